@@ -1,0 +1,47 @@
+# On a fresh Debian machine Rust, make and git are enough: `services` installs the rest.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint deny services services-down needs
+MAKEFLAGS += --no-print-directory
+
+services := tests/services/services.sh
+# Where the servers are, for the commands of the same line.
+environment := servers=$$($(services) env); eval "$$servers"
+tools := target/tools
+
+help: ## this list
+	@echo 'usage: make TARGET'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) \
+		| while IFS=$$'\t' read -r target does; do printf '  %-14s %s\n' "$$target" "$$does"; done
+
+demo: services ## orders from PostgreSQL to Kafka and to RabbitMQ: what was promised and what arrived
+	@cargo build --release --bin outboxd --example demo
+	@$(environment); cargo run --quiet --release --example demo
+
+test: services ## all tests, against real servers, which are left running for the next time
+	@$(environment); log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \
+		cargo test --no-fail-fast | tee "$$log" || status=$$?; \
+		awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+			END { printf "\nall in all: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$$log"; \
+		exit $$status
+
+lint: needs ## formatting and clippy; a warning fails
+	cargo fmt --check
+	cargo clippy --all-targets -- --deny warnings
+
+deny: ## licences, sources and advisories of the dependencies, by cargo-deny (built here if missing)
+	@command -v cargo-deny >/dev/null || [[ -x $(tools)/bin/cargo-deny ]] \
+		|| cargo install --locked --root $(tools) cargo-deny
+	PATH="$$PATH:$$PWD/$(tools)/bin" cargo deny check
+
+services: ## installs what is missing, starts PostgreSQL, Kafka, RabbitMQ and PgBouncer
+	@$(services) up
+
+services-down: ## stops what that started; data and packages stay
+	@$(services) down
+
+# What C code among the dependencies is built with is installed along with the servers.
+needs:
+	@{ command -v cc && pkg-config --exists openssl zlib; } >/dev/null 2>&1 || $(services) up

@@ -1,0 +1,139 @@
+//! The promise, shown on real servers: `make demo`.
+//!
+//! A shop commits orders to two databases (and rolls some back on purpose) while two relays run, one
+//! to Kafka and one to RabbitMQ. Consumers read everything back meanwhile. What arrived is then held
+//! against the writers' own journal, figure by figure.
+
+mod broker;
+mod kafka;
+mod leg;
+mod progress;
+mod rabbitmq;
+mod relay;
+mod report;
+mod shop;
+mod verdict;
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Parser;
+
+use crate::{broker::Broker, leg::Leg, shop::Traffic};
+
+/// What went wrong, in words.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Shows outboxd at work: orders committed to PostgreSQL, relayed to Kafka and to RabbitMQ.
+#[derive(Parser)]
+struct Demo {
+    /// The outboxd binary [default: the one built beside this]
+    #[arg(long, value_name = "PATH")]
+    relay: Option<PathBuf>,
+
+    /// Orders to commit, for each sink
+    #[arg(long, value_name = "COUNT", default_value_t = 20_000)]
+    orders: u32,
+
+    /// Orders a second, for each sink: low enough to measure latency rather than a full machine
+    #[arg(long, value_name = "RATE", default_value_t = 550, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+
+    /// A superuser's URL; `make demo` sets it
+    #[arg(long, env = "TEST_POSTGRES_URL", hide_env_values = true)]
+    postgres_url: url::Url,
+
+    /// As HOST:PORT; `make demo` sets it
+    #[arg(long, env = "TEST_KAFKA_BROKERS")]
+    kafka_brokers: String,
+
+    /// As amqp://USER:PASSWORD@HOST:PORT/VHOST; `make demo` sets it
+    #[arg(long, env = "TEST_RABBITMQ_URL", hide_env_values = true)]
+    rabbitmq_url: String,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let demo = Demo::parse();
+    let legs = demo.legs();
+    let mut failures = match unless_interrupted(Box::pin(demo.show(&legs))).await {
+        Ok(failures) => failures,
+        Err(error) => vec![error.to_string()],
+    };
+    for leg in &legs {
+        let cleaned = unless_interrupted(leg.clean_up()).await;
+        // After a failure there may be nothing to remove, or nobody to ask for it.
+        if let (Err(error), true) = (cleaned, failures.is_empty()) {
+            failures.push(format!("{}: cleaning up: {error}", leg.broker.title()));
+        }
+    }
+    for leg in &legs {
+        leg.close_log(!failures.is_empty());
+    }
+    if failures.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    report::failed(&failures);
+    ExitCode::FAILURE
+}
+
+async fn unless_interrupted<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    }
+}
+
+impl Demo {
+    fn legs(&self) -> [Leg; 2] {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let suffix = format!("{:x}", now.unwrap_or_default().as_millis());
+        let brokers = [
+            Broker::Kafka(self.kafka_brokers.clone()),
+            Broker::Rabbitmq(self.rabbitmq_url.clone()),
+        ];
+        brokers.map(|broker| Leg::new(broker, &self.postgres_url, &suffix))
+    }
+
+    /// The whole demo; gives what is not as promised.
+    async fn show(&self, legs: &[Leg; 2]) -> Result<Vec<String>, Failure> {
+        let outboxd = self.outboxd()?;
+        let traffic = Traffic {
+            orders: self.orders,
+            rate: self.rate,
+        };
+        report::introduction(&traffic);
+
+        let began = Instant::now();
+        let [kafka, rabbitmq] = legs;
+        let (kafka, rabbitmq) = tokio::try_join!(kafka.start(&outboxd), rabbitmq.start(&outboxd))?;
+        let progress = progress::show(legs.iter().map(Leg::progress).collect(), traffic.orders);
+        let results = tokio::try_join!(kafka.run(&traffic), rabbitmq.run(&traffic));
+        drop(progress);
+        let (kafka, rabbitmq) = results?;
+
+        let results = [kafka, rabbitmq];
+        report::table(&results);
+        report::metrics(&results);
+        let failures: Vec<String> = results.iter().flat_map(leg::Results::failures).collect();
+        if failures.is_empty() {
+            report::kept(began.elapsed());
+        }
+        Ok(failures)
+    }
+
+    /// Cargo puts examples into a folder beside the binaries.
+    fn outboxd(&self) -> Result<PathBuf, Failure> {
+        let path = match &self.relay {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("../outboxd"),
+        };
+        let found = path.canonicalize();
+        found.map_err(|error| format!("{}: {error}; build it first", path.display()).into())
+    }
+}

@@ -1,0 +1,70 @@
+//! `outboxd migrate`: make the tables, or print the SQL that does.
+
+use clap::Args;
+
+use super::{Failed, exit, output, settings};
+use crate::outbox::{Applied, Extra, Names, config::DatabaseArgs, script};
+
+/// Create the outbox table and the relay's own tables beside it
+///
+/// May be run again, and by several at once: what is there already is left alone or, if somebody else
+/// made it, adopted. Give it a role that may create tables; the relay itself needs less (see `outboxd
+/// check`).
+#[derive(Args)]
+#[command(after_help = "Examples:
+  outboxd migrate --database-url postgres://owner@localhost/shop
+  outboxd migrate --table sales.outbox --with notify
+  outboxd migrate --print > db/migrations/V42__outbox.sql      (no database needed)")]
+pub struct MigrateArgs {
+    /// Print the SQL for Flyway, Alembic, Prisma and the like, and change nothing
+    ///
+    /// Only --table and --with matter then; no database is needed.
+    #[arg(long)]
+    print: bool,
+
+    /// Add what is optional
+    #[arg(
+        long,
+        env = "OUTBOXD_WITH",
+        value_name = "EXTRA",
+        value_enum,
+        value_delimiter = ','
+    )]
+    with: Vec<Extra>,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+impl MigrateArgs {
+    /// Runs the command.
+    pub async fn run(self) -> Result<(), Failed> {
+        if self.print {
+            let table = &self.database.server.table;
+            let names = Names::parse(table).map_err(|error| {
+                Failed::new(exit::CONFIG, format!("--table {table:?}: {error}"))
+            })?;
+            return output::text(&script(&names, &self.with));
+        }
+        let config = settings(|problems| self.database.validate(problems))?;
+        let outbox = config.outbox_for_command("migrate");
+        let table = config.names.display();
+        for (name, applied) in outbox.migrate(&self.with).await? {
+            let what = match name {
+                "outbox" => format!("table {table}"),
+                "pending" => format!("index of pending rows on {table}"),
+                "relay" => {
+                    format!("the relay's own tables, {table}_failures and {table}_instances")
+                }
+                _ => format!("{name} on {table}"),
+            };
+            let became = match applied {
+                Applied::Now => "created",
+                Applied::Before => "there already",
+                Applied::Adopted => "found, and adopted",
+            };
+            eprintln!("outboxd: {what}: {became}");
+        }
+        Ok(())
+    }
+}

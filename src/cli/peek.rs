@@ -1,0 +1,58 @@
+//! `outboxd peek`: what would be published next.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{Failed, output, settings};
+use crate::{event::Event, outbox::config::DatabaseArgs, sink::stdout};
+
+/// Show what would be published next, as JSON lines, and settle nothing
+///
+/// One object a line, in the order of their ids: what `run` would send now, retries that are due
+/// included. Takes no lock, so a relay may publish the same events meanwhile. An event that cannot be
+/// sent shows its reason under \"error\".
+#[derive(Args)]
+#[command(after_help = "Examples:
+  outboxd peek
+  outboxd peek --limit 1 | jq .payload
+  outboxd peek --topic 'events.{aggregate_type}' | jq -r .destination     (tries out a template)")]
+pub struct PeekArgs {
+    /// Events to show
+    #[arg(long, value_name = "COUNT", default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+impl PeekArgs {
+    /// Runs the command.
+    pub async fn run(self) -> Result<(), Failed> {
+        let config = settings(|problems| self.database.validate(problems))?;
+        let outbox = config.outbox_for_command("peek");
+        let mut link = outbox.link().await?;
+        let events = outbox.peek(&mut link, self.limit.into()).await?;
+        link.session.close().await;
+        if events.is_empty() {
+            eprintln!("outboxd: nothing would be published now; `outboxd status` tells what waits");
+            return Ok(());
+        }
+        let lines: Vec<String> = events.iter().map(line).collect();
+        output::text(&lines.join("\n"))
+    }
+}
+
+/// The line of the stdout sink, after the row's id and the reason why it cannot be sent, if so. Spliced:
+/// parsing the payload would round its numbers.
+fn line(event: &Event) -> String {
+    let message = stdout::line(&event.message);
+    let error = event.invalid.as_ref().map(ToString::to_string);
+    let error = error.map_or(String::new(), |error| {
+        format!("\"error\":{},", Value::from(error))
+    });
+    format!(
+        "{{\"row\":{},{error}{}",
+        event.id,
+        message.trim_start_matches('{')
+    )
+}

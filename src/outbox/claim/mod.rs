@@ -1,0 +1,199 @@
+//! Claim: take lanes with work, then their oldest pending rows, in a transaction that stays open
+//! until they are settled.
+//!
+//! # Design notes
+//! * Lanes are locked in one statement ([`scout`]) and rows are read by later ones ([`read`]): a
+//!   snapshot taken before the lock is stale, and a row that another relay has just declared dead
+//!   would be claimed again.
+//! * `SKIP LOCKED` also skips rows that [`strangers`] hold (an UPDATE, a foreign key's check). A plain
+//!   count over the same range finds that out, and the key's later events are withheld.
+//! * Whether failures matter to this claim at all is asked in the round trip of the locks; where they
+//!   do not, the rows' statement carries no exclusions and pays nothing.
+//! * Batches are cut at the byte budget inside the statement, by a running sum in the order of
+//!   reading: what is cut is always the end of a lane, never its middle.
+
+mod read;
+mod scout;
+mod strangers;
+
+use std::collections::HashMap;
+
+use super::{
+    Link, Ordering, Outbox,
+    error::DbError,
+    floors::{Emptied, Mark},
+    table::Table,
+};
+use crate::{event::Event, template::quote_literal};
+
+/// How much to claim.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// Rows at most.
+    pub events: usize,
+    /// Bytes of payload and headers at most; the first row is taken whatever its size.
+    pub bytes: usize,
+    /// Lanes at most.
+    pub lanes: usize,
+    /// Rows larger than this are claimed without their payload, and cannot be sent.
+    pub event_bytes: usize,
+    /// Destinations not to be published to.
+    pub paused: Vec<String>,
+}
+
+/// Events taken, locked until the transaction ends. Order within a lane is by id; a due retry comes
+/// before everything else, and nothing else of its key is there.
+#[derive(Debug)]
+pub struct Claim {
+    /// What to publish.
+    pub events: Vec<Event>,
+    /// Negative answers so far of those events that are being retried, by id.
+    pub attempts: HashMap<i64, u32>,
+    /// Whether there may be more than was taken.
+    pub more: bool,
+    /// The database's clock when the claim began, in microseconds since the epoch.
+    pub now_us: i64,
+    lanes: Vec<Lane>,
+    /// Whether any failure matters to these lanes.
+    failures: bool,
+    horizon: i64,
+}
+
+/// A lane this claim has locked.
+#[derive(Debug, Clone)]
+struct Lane {
+    number: usize,
+    mark: Mark,
+    /// The head that the scout saw, where it saw one.
+    head: Option<i64>,
+    /// The last id read.
+    last: i64,
+    /// Nothing was left above `last`.
+    exhausted: bool,
+    /// The first id that was seen and not taken, because a stranger holds it.
+    skipped: Option<i64>,
+    /// The set of holding failures, as read under the lock.
+    holding: i64,
+}
+
+impl Lane {
+    /// Rows up to this id that are pending and were not taken are held by strangers. In a lane that
+    /// was read to its end that goes as far as its floor may rise; above the last row taken and the
+    /// horizon, it may as well have become visible since.
+    fn accounted(&self, horizon: i64) -> i64 {
+        if self.exhausted {
+            self.last.max(horizon)
+        } else {
+            self.last
+        }
+    }
+}
+
+impl Claim {
+    /// Nothing to publish.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    fn lane_mut(&mut self, number: usize) -> Option<&mut Lane> {
+        self.lanes.iter_mut().find(|lane| lane.number == number)
+    }
+}
+
+impl Outbox {
+    /// Opens a transaction and claims. The caller settles or rolls back.
+    ///
+    /// What is wanted is asked for once the floors are noted: should a destination be resumed, and the
+    /// floors fall for its rows, this claim either does not leave them out or raises no floor.
+    pub async fn claim(
+        &self,
+        link: &mut Link,
+        want: impl FnOnce() -> Want,
+    ) -> Result<Claim, DbError> {
+        // Taken before anything is read: only what was safe then is safe for what is read now.
+        let (horizon, marks) = (self.floors.horizon(), self.floors.marks());
+        let want = &want();
+        if !want.paused.is_empty() {
+            self.floors.pass_paused();
+        }
+        let mut claim = self.scout(link, want, &marks, horizon).await?;
+        if claim.lanes.is_empty() {
+            return Ok(claim);
+        }
+        self.read_holding(link, &mut claim).await?;
+        if claim.failures {
+            self.read_retries(link, want, &mut claim).await?;
+        }
+        self.read_rows(link, want, &mut claim).await?;
+        if self.ordering == Ordering::Key {
+            self.withhold_behind_strangers(link, want, &mut claim)
+                .await?;
+        }
+        claim.more |= claim.lanes.len() == want.lanes;
+        Ok(claim)
+    }
+
+    /// Notes how far the claim emptied its lanes; call it once the settlement is committed.
+    /// `unsettled` are lane and id of claimed events that are still pending.
+    pub fn raise_floors(&self, claim: &Claim, unsettled: &[(usize, i64)]) {
+        for lane in &claim.lanes {
+            let of_lane = unsettled
+                .iter()
+                .filter(|(number, _)| *number == lane.number);
+            let left = of_lane.map(|(_, id)| *id).chain(lane.skipped).min();
+            let up_to = match (self.ordering, left) {
+                // Others may hold rows of this lane: only what lies below its head is surely gone.
+                (Ordering::None, _) => Some(lane.head.unwrap_or(lane.mark.floor + 1) - 1),
+                (Ordering::Key, Some(id)) => Some(id - 1),
+                (Ordering::Key, None) if lane.exhausted => None,
+                (Ordering::Key, None) => Some(lane.last),
+            };
+            let barren = !claim
+                .events
+                .iter()
+                .any(|event| usize::try_from(event.lane) == Ok(lane.number));
+            let emptied = Emptied {
+                up_to,
+                holding: lane.holding,
+                barren,
+            };
+            self.floors
+                .raise(lane.number, lane.mark, emptied, claim.horizon);
+        }
+    }
+}
+
+/// A number for the set of failures that hold a key in the lane `u.lane`: 0 for none, another with
+/// near certainty for another set.
+fn holding_sql(failures: &str) -> String {
+    format!(
+        "(select coalesce(sum(hashint8extended(f.id, hashtextextended(f.destination || f.key, 0)) >> 24), 0)::bigint from {failures} f \
+          where f.lane = u.lane and f.holds)"
+    )
+}
+
+/// What claims leave out: events with a failure of their own (those due are fetched by id), held
+/// keys, and paused destinations (an SQL array).
+fn exclusions(table: &Table, paused: &str) -> String {
+    let failures = table.names.failures();
+    format!(
+        " and not exists (select from {failures} f where f.id = o.id and f.event_id = {event_id}) \
+         and not exists (select from {failures} f where {held}) \
+         and not coalesce({destination}, '') = any({paused})",
+        event_id = Table::EVENT_ID,
+        held = table.held_sql(),
+        destination = table.destination,
+    )
+}
+
+/// Numbers as the text of an SQL array.
+fn array(numbers: impl Iterator<Item = i64>) -> String {
+    let numbers: Vec<_> = numbers.map(|number| number.to_string()).collect();
+    format!("'{{{}}}'::bigint[]", numbers.join(","))
+}
+
+/// Texts as an SQL array.
+fn text_array(texts: &[String]) -> String {
+    let texts: Vec<_> = texts.iter().map(|text| quote_literal(text)).collect();
+    format!("array[{}]::text[]", texts.join(","))
+}

@@ -1,0 +1,195 @@
+//! Later round trips of a claim: failures and rows of the lanes that are locked now.
+
+use std::collections::HashSet;
+
+use super::{Claim, Want, exclusions, holding_sql};
+use crate::outbox::{
+    Link, Outbox,
+    error::DbError,
+    row,
+    session::statement,
+    table::{LANES, Table, get},
+};
+
+impl Outbox {
+    /// The set of holding failures of each lane, read under its lock. Where it is not the one that
+    /// the floor rests on, held rows may be free: the lane is read from further below. There may be
+    /// dead and discarded events there, of which nobody asked yet.
+    pub(super) async fn read_holding(
+        &self,
+        link: &mut Link,
+        claim: &mut Claim,
+    ) -> Result<(), DbError> {
+        if claim.failures {
+            let holding = holding_sql(&link.table.names.failures());
+            let sql = format!("select u.lane, {holding} from unnest($1::bigint[]) u(lane)");
+            let numbers: Vec<i64> = claim.lanes.iter().map(|lane| lane.number as i64).collect();
+            for row in &link
+                .session
+                .fetch("claim", statement(sql).bind(numbers))
+                .await?
+            {
+                let number: i64 = get(row, 0)?;
+                if let Some(lane) = claim.lane_mut(usize::try_from(number).unwrap_or_default()) {
+                    lane.holding = get(row, 1)?;
+                }
+            }
+        }
+        for lane in &mut claim.lanes {
+            if lane.holding != lane.mark.holding {
+                lane.mark = self
+                    .floors
+                    .fall_to_firm(lane.number, lane.mark, lane.holding);
+                lane.last = lane.mark.floor;
+                claim.failures = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Due retries, by primary key: the first of each key, if nothing older holds it. A failure whose
+    /// row is gone (deleted, published by hand, another event under a reused id) is dropped.
+    pub(super) async fn read_retries(
+        &self,
+        link: &mut Link,
+        want: &Want,
+        claim: &mut Claim,
+    ) -> Result<(), DbError> {
+        let (outbox, failures) = (link.table.names.outbox(), link.table.names.failures());
+        let lanes: Vec<i64> = claim.lanes.iter().map(|lane| lane.number as i64).collect();
+        let sql = format!(
+            "select f.id, f.attempts,
+                    exists (select from {outbox} o where o.id = f.id and {event_id} = f.event_id and {pending})
+               from {failures} f
+              where f.lane = any($1) and f.state = 'retrying' and f.next_attempt_at <= clock_timestamp()
+                and not f.destination = any($2)
+                and not exists (select from {failures} b where b.holds and b.lane = f.lane
+                                   and hashtextextended(b.key, 0) = hashtextextended(f.key, 0) and b.key = f.key
+                                   and b.destination = f.destination and b.id < f.id)
+              order by f.next_attempt_at limit $3",
+            event_id = Table::EVENT_ID,
+            pending = Table::PENDING,
+        );
+        let query = statement(sql)
+            .bind(lanes)
+            .bind(&want.paused)
+            .bind(want.events as i64);
+        let mut orphans = Vec::new();
+        for row in &link.session.fetch("claim", query).await? {
+            let (id, attempts): (i64, i32) = (get(row, 0)?, get(row, 1)?);
+            if get(row, 2)? {
+                claim.attempts.insert(id, attempts.unsigned_abs());
+            } else {
+                orphans.push(id);
+            }
+        }
+        if !orphans.is_empty() {
+            let sql = format!("delete from {failures} where id = any($1) and state = 'retrying'");
+            link.session
+                .execute("claim", statement(sql).bind(&orphans))
+                .await?;
+        }
+        if claim.attempts.is_empty() {
+            return Ok(());
+        }
+        let sql = format!(
+            "select * from (select b.*, sum(b.size) over (rows unbounded preceding) as total from (
+                 select {columns} from {outbox} o where o.id = any($1) and {pending} order by o.id
+                    for update of o skip locked) b) c
+              where total - size < $2",
+            columns = row::columns(&link.table, want.event_bytes),
+            pending = Table::PENDING,
+        );
+        let ids: Vec<i64> = claim.attempts.keys().copied().collect();
+        let query = statement(sql).bind(ids).bind(want.bytes as i64);
+        for row in &link.session.fetch("claim", query).await? {
+            claim.events.push(row::event(
+                row,
+                &link.table,
+                claim.now_us,
+                want.event_bytes,
+            )?);
+        }
+        let taken: HashSet<i64> = claim.events.iter().map(|event| event.id).collect();
+        claim.attempts.retain(|id, _| taken.contains(id));
+        Ok(())
+    }
+
+    /// Pending rows of the locked lanes, side by side; lanes that have more are read again for what
+    /// is left of the batch, so that one hot lane fills it.
+    pub(super) async fn read_rows(
+        &self,
+        link: &mut Link,
+        want: &Want,
+        claim: &mut Claim,
+    ) -> Result<(), DbError> {
+        let exclude = claim.failures || !want.paused.is_empty();
+        let sql = rows_sql(&link.table, want, exclude);
+        let mut bytes = want.bytes;
+        loop {
+            let room = want.events.saturating_sub(claim.events.len());
+            let mut open: Vec<usize> = (0..claim.lanes.len())
+                .filter(|&i| !claim.lanes[i].exhausted)
+                .collect();
+            if room == 0 || open.is_empty() {
+                claim.more |= !open.is_empty();
+                return Ok(());
+            }
+            open.truncate(room);
+            let limit = room / open.len();
+            let numbers: Vec<i64> = open.iter().map(|&i| claim.lanes[i].number as i64).collect();
+            let floors: Vec<i64> = open.iter().map(|&i| claim.lanes[i].last).collect();
+            let mut query = statement(&*sql)
+                .bind(numbers)
+                .bind(floors)
+                .bind(limit as i64)
+                .bind(bytes as i64);
+            if exclude {
+                query = query.bind(&want.paused);
+            }
+            let rows = link.session.fetch("claim", query).await?;
+            let mut read = 0;
+            let mut counts = [0_usize; LANES];
+            for row in &rows {
+                let event = row::event(row, &link.table, claim.now_us, want.event_bytes)?;
+                let number = usize::try_from(event.lane).unwrap_or_default() % LANES;
+                counts[number] += 1;
+                read += row::size(row)?;
+                if let Some(lane) = claim.lane_mut(number) {
+                    lane.last = event.id;
+                }
+                claim.events.push(event);
+            }
+            if read >= bytes {
+                claim.more = true;
+                return Ok(());
+            }
+            bytes -= read;
+            for i in open {
+                claim.lanes[i].exhausted = counts[claim.lanes[i].number] < limit;
+            }
+        }
+    }
+}
+
+/// Rows of lanes `$1` above ids `$2`, up to `$3` each and `$4` bytes in all, paused destinations `$5`
+/// left out.
+fn rows_sql(table: &Table, want: &Want, exclude: bool) -> String {
+    format!(
+        "select * from (select o.*, sum(o.size) over (rows unbounded preceding) as total
+           from unnest($1::bigint[], $2::bigint[]) u(lane, floor) cross join lateral (
+             select {columns} from {outbox} o
+              where {pending} and {lane} = u.lane and o.id > u.floor{excluded}
+              order by o.id limit $3 for update of o skip locked) o) b
+          where total - size < $4",
+        columns = row::columns(table, want.event_bytes),
+        outbox = table.names.outbox(),
+        pending = Table::PENDING,
+        lane = Table::LANE,
+        excluded = if exclude {
+            exclusions(table, "$5")
+        } else {
+            String::new()
+        },
+    )
+}

@@ -1,0 +1,236 @@
+//! The first round trip of a claim: begin, find lanes with work, lock up to a share of them, and ask
+//! whether failures matter.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering::Relaxed,
+};
+
+use sqlx::postgres::PgRow;
+
+use super::{Claim, Lane, Want, array, exclusions, holding_sql, text_array};
+use crate::outbox::{
+    Link, Ordering, Outbox,
+    error::DbError,
+    floors::{Emptied, Mark},
+    table::{LANES, Table, get, stamp_sql},
+};
+
+/// Without these the planner sorts a whole lane (3 to 5 times slower), or compiles the plan (200 ms).
+const PLANNER_GUARDS: &str = "set local enable_bitmapscan = off; set local enable_seqscan = off; \
+     set local enable_sort = off; set local enable_hashjoin = off; set local enable_mergejoin = off; \
+     set local jit = off";
+
+/// What the statements of a scout are made of.
+struct Scout<'a> {
+    table: &'a Table,
+    marks: &'a [Mark; LANES],
+    /// Lanes to look at: those that do not rest.
+    awake: Vec<usize>,
+    /// Conditions on a row besides being pending, if any failure or pause may matter.
+    excluded: Option<String>,
+}
+
+impl Outbox {
+    pub(super) async fn scout(
+        &self,
+        link: &mut Link,
+        want: &Want,
+        marks: &[Mark; LANES],
+        horizon: i64,
+    ) -> Result<Claim, DbError> {
+        // A floor that rests on failures must be compared with them, even when they seem to be gone.
+        let careful = self.failures_seen.load(Relaxed)
+            || !want.paused.is_empty()
+            || marks.iter().any(|mark| mark.holding != 0);
+        let scout = Scout {
+            table: &link.table,
+            awake: (0..LANES).filter(|&lane| !marks[lane].resting).collect(),
+            excluded: careful.then(|| exclusions(&link.table, &text_array(&want.paused))),
+            marks,
+        };
+        let mut statements = vec![
+            self.timeouts.begin_sql(),
+            PLANNER_GUARDS.into(),
+            scout.lock_lanes(self.ordering, want.lanes),
+            scout.ask_for_failures(),
+        ];
+        if self.floors.wants_horizon() {
+            statements.extend([scout.find_empty_lanes(), scout.look_at_writers()]);
+        }
+        let rows = link.session.batch("claim", statements.join("; ")).await?;
+        let claim = self.read_scouted(&rows, &link.table, marks, horizon)?;
+        self.failures_seen.store(claim.failures, Relaxed);
+        Ok(claim)
+    }
+
+    fn read_scouted(
+        &self,
+        rows: &[PgRow],
+        table: &Table,
+        marks: &[Mark; LANES],
+        horizon: i64,
+    ) -> Result<Claim, DbError> {
+        let mut claim = Claim {
+            events: Vec::new(),
+            attempts: HashMap::new(),
+            more: false,
+            now_us: 0,
+            lanes: Vec::new(),
+            failures: false,
+            horizon,
+        };
+        let number = |row: &PgRow| {
+            Ok::<_, DbError>(usize::try_from(get::<i64>(row, 1)?).unwrap_or_default() % LANES)
+        };
+        for row in rows {
+            match get::<&str>(row, 0)? {
+                "lane" => {
+                    let (number, head) = (number(row)?, get(row, 2)?);
+                    let mark = marks[number];
+                    let lane = Lane {
+                        number,
+                        mark,
+                        head,
+                        last: mark.floor,
+                        exhausted: false,
+                        skipped: None,
+                        holding: 0,
+                    };
+                    claim.lanes.push(lane);
+                }
+                "empty" => {
+                    let number = number(row)?;
+                    let emptied = Emptied {
+                        up_to: None,
+                        holding: get(row, 2)?,
+                        barren: false,
+                    };
+                    self.floors.raise(number, marks[number], emptied, horizon);
+                }
+                "writers" => {
+                    let writers: &str = get(row, 2)?;
+                    let writers: HashSet<String> = writers
+                        .split(',')
+                        .filter(|writer| !writer.is_empty())
+                        .map(Into::into)
+                        .collect();
+                    self.floors.look(get(row, 1)?, writers);
+                }
+                _ => {
+                    // No schema change comes between this and the claim's end: the table is locked.
+                    if get::<&str>(row, 3)? != table.stamp {
+                        return Err(DbError::table(format!(
+                            "{} was replaced, rewritten or emptied: looking at it anew",
+                            table.names.display()
+                        )));
+                    }
+                    claim.now_us = get(row, 1)?;
+                    claim.failures = get(row, 2)?;
+                }
+            }
+        }
+        Ok(claim)
+    }
+}
+
+impl Scout<'_> {
+    /// `unnest` of the lanes to look at, as `u(lane, floor, known)`.
+    fn lanes(&self) -> String {
+        let lanes = array(self.awake.iter().map(|&lane| lane as i64));
+        let floors = array(self.awake.iter().map(|&lane| self.marks[lane].floor));
+        let known = array(self.awake.iter().map(|&lane| self.marks[lane].holding));
+        format!("unnest({lanes}, {floors}, {known}) u(lane, floor, known)")
+    }
+
+    /// The pending rows of lane `u.lane` above `u.floor` that may be claimed.
+    fn claimable(&self) -> String {
+        format!(
+            "{} o where {} and {} = u.lane and o.id > u.floor{}",
+            self.table.names.outbox(),
+            Table::PENDING,
+            Table::LANE,
+            self.excluded.as_deref().unwrap_or_default(),
+        )
+    }
+
+    /// Rows `lane, number, head`: lanes with work, oldest first, locked.
+    fn lock_lanes(&self, ordering: Ordering, most: usize) -> String {
+        let failures = self.table.names.failures();
+        let (due, holding) = match self.excluded {
+            None => ("null::bigint".into(), "u.known".into()),
+            Some(_) => (
+                format!(
+                    "(select min(f.id) from {failures} f where f.lane = u.lane and f.state = 'retrying' \
+                       and f.next_attempt_at <= clock_timestamp())"
+                ),
+                holding_sql(&failures),
+            ),
+        };
+        let lock = match ordering {
+            Ordering::Key => format!(
+                "where pg_try_advisory_xact_lock({})",
+                self.table.lock_sql("lane::int")
+            ),
+            Ordering::None => String::new(),
+        };
+        format!(
+            "with heads as materialized (
+               select u.lane, u.known, (select o.id from {claimable} order by o.id limit 1) as head,
+                      {due} as due, {holding} as holding
+                 from {lanes}
+             ), work as materialized (
+               select lane, head from heads
+                where head is not null or due is not null or holding <> known order by least(head, due)
+             ) select 'lane', lane, head from work {lock} limit {most}",
+            claimable = self.claimable(),
+            lanes = self.lanes(),
+        )
+    }
+
+    /// The row `now, clock, failures, stamp`: asked after the locks are taken, since a failure written
+    /// before that by the lane's last owner counts.
+    fn ask_for_failures(&self) -> String {
+        let failures = self.table.names.failures();
+        // A floor that rests on holding failures may fall during this very claim: every failure counts.
+        let read_from = self.marks.iter().map(|mark| match mark.holding {
+            0 => mark.floor,
+            _ => 0,
+        });
+        let lowest = read_from.min().unwrap_or_default();
+        format!(
+            "select 'now', (extract(epoch from clock_timestamp()) * 1000000)::bigint, \
+               exists (select from {failures} f where f.holds or f.state = 'retrying') \
+               or exists (select from {failures} f where f.id > {lowest}), {}",
+            stamp_sql(&self.table.names)
+        )
+    }
+
+    /// Rows `empty, lane, holding`: nothing claimable is left there. Keeps the floors of lanes without
+    /// traffic up with the others'.
+    fn find_empty_lanes(&self) -> String {
+        let holding = match self.excluded {
+            None => "0::bigint".into(),
+            Some(_) => holding_sql(&self.table.names.failures()),
+        };
+        format!(
+            "select 'empty', u.lane, {holding} from {lanes} where not exists (select from {claimable})",
+            lanes = self.lanes(),
+            claimable = self.claimable(),
+        )
+    }
+
+    /// The row `writers, max(id), transactions`: the visible id first (by the statement's snapshot),
+    /// then who may still be writing.
+    fn look_at_writers(&self) -> String {
+        format!(
+            "select 'writers', coalesce((select max(o.id) from {outbox} o), 0), coalesce((\
+               select string_agg(virtualtransaction, ',') from pg_locks \
+                where locktype = 'relation' and relation = {oid} \
+                  and database = (select oid from pg_database where datname = current_database()) \
+                  and mode not in ('AccessShareLock', 'RowShareLock') and pid is distinct from pg_backend_pid()), '')",
+            outbox = self.table.names.outbox(),
+            oid = self.table.oid,
+        )
+    }
+}

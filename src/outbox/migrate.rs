@@ -1,0 +1,276 @@
+//! Making the tables: the SQL of `migrations/`, filled with this table's names.
+//!
+//! # Design notes
+//! * A bookkeeping table of its own name, and a transaction-scoped lock: sqlx's migrator would strand
+//!   a session lock behind PgBouncer and share its table with the application's own migrations.
+//! * Every script creates only what is not there. So the output of `--print` may be applied twice, and
+//!   tables that somebody else made (Flyway, an outbox of long ago) are adopted: what matters of them
+//!   is looked at afterwards, and the whole is rolled back if it will not do.
+
+use super::{
+    DbError, Names, Outbox, Session,
+    session::statement,
+    table::{Table, get},
+    verify::LaneIndex,
+};
+use crate::template::quote_literal;
+
+/// Above this many 8 KiB pages, building an index would keep writers out for too long.
+const LARGE_TABLE_PAGES: i64 = 10_000;
+
+/// One step in the making of the tables. Applied ones never change: a later version adds another.
+struct Migration {
+    /// Those of `--with` count from 1000.
+    version: i32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: [Migration; 3] = [
+    Migration {
+        version: 1,
+        name: "outbox",
+        sql: include_str!("../../migrations/0001_outbox.sql"),
+    },
+    Migration {
+        version: 2,
+        name: PENDING_INDEX,
+        sql: include_str!("../../migrations/0002_pending.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "relay",
+        sql: include_str!("../../migrations/0003_relay.sql"),
+    },
+];
+
+const PENDING_INDEX: &str = "pending";
+
+/// What `--with` adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Extra {
+    /// A trigger that wakes idle relays by NOTIFY
+    Notify,
+}
+
+impl Extra {
+    fn migration(self) -> Migration {
+        match self {
+            Self::Notify => Migration {
+                version: 1000,
+                name: "notify",
+                sql: include_str!("../../migrations/notify.sql"),
+            },
+        }
+    }
+}
+
+/// What became of one migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It was applied now.
+    Now,
+    /// It had been applied before.
+    Before,
+    /// What it makes was there, made by somebody else.
+    Adopted,
+}
+
+/// The SQL of all migrations, for other tools to apply.
+pub fn script(names: &Names, extras: &[Extra]) -> String {
+    let mut parts = vec![format!("-- outboxd: the tables of {}\n", names.display())];
+    if names.schema() != "public" {
+        let schema = names.quoted_schema();
+        parts.push(format!("create schema if not exists {schema};\n"));
+    }
+    parts.extend(
+        chosen(extras)
+            .iter()
+            .map(|migration| fill(names, migration.sql)),
+    );
+    parts.join("\n")
+}
+
+/// The statement that makes the pending index without keeping writers out.
+pub fn pending_index_concurrently(names: &Names) -> String {
+    let sql = fill(names, MIGRATIONS[1].sql).replace("create index", "create index concurrently");
+    let lines = sql.lines().filter(|line| !line.starts_with("--"));
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+fn chosen(extras: &[Extra]) -> Vec<Migration> {
+    let extras = extras.iter().map(|extra| extra.migration());
+    MIGRATIONS.into_iter().chain(extras).collect()
+}
+
+fn fill(names: &Names, sql: &str) -> String {
+    sql.replace("{outbox}", &names.outbox())
+        .replace("{failures}", &names.failures())
+        .replace("{instances}", &names.instances())
+        .replace("{outbox_index}", &names.beside("_pending"))
+        .replace("{failures_index}", &names.beside("_failures_lane"))
+        .replace(
+            "{notify_function}",
+            &format!("{}.{}", names.quoted_schema(), names.beside("_notify")),
+        )
+        .replace("{outbox_literal}", &quote_literal(&names.display()))
+}
+
+impl Outbox {
+    /// Makes what is not there yet, in one transaction; may run several times, and side by side.
+    /// Gives each migration's name and what became of it.
+    ///
+    /// # Errors
+    /// Also when an applied migration's text has changed since, or tables found cannot be adopted;
+    /// nothing is changed then.
+    pub async fn migrate(&self, extras: &[Extra]) -> Result<Vec<(&'static str, Applied)>, DbError> {
+        let mut session = self.database.connect().await?;
+        session.begin(&self.timeouts).await?;
+        let book = self.open_book(&mut session).await?;
+        let mut done = Vec::new();
+        for migration in chosen(extras) {
+            let applied = self.apply(&mut session, &book, &migration).await?;
+            done.push((migration.name, applied));
+        }
+        let table = Table::describe(&mut session, &self.names, &self.topic).await?;
+        self.verify_in(&mut session, table.oid).await?;
+        session.commit().await?;
+        session.close().await;
+        Ok(done)
+    }
+
+    /// Waits for other migrators and opens the bookkeeping table; gives its name.
+    async fn open_book(&self, session: &mut Session) -> Result<String, DbError> {
+        let schema = self.names.quoted_schema();
+        let lock = format!(
+            "select pg_advisory_xact_lock(hashtextextended({}, 0))",
+            quote_literal(&format!("outboxd_migrations {schema}"))
+        );
+        session.fetch("migrate", statement(lock)).await?;
+        let book = format!("{schema}.\"outboxd_migrations\"");
+        // `if not exists` asks for the privilege to create even where there is nothing to create.
+        let exists = "select to_regnamespace($1) is not null, to_regclass($2) is not null";
+        let query = statement(exists).bind(&schema).bind(&book);
+        let row = session.fetch_one("migrate", query).await?;
+        if !get::<bool>(&row, 0)? {
+            let sql = format!("create schema {schema}");
+            session.execute("migrate", statement(sql)).await?;
+        }
+        if !get::<bool>(&row, 1)? {
+            let sql = format!(
+                "create table {book} (table_name text, version integer, name text not null, checksum text not null,
+                    applied_at timestamptz not null default now(), primary key (table_name, version))"
+            );
+            session.execute("migrate", statement(sql)).await?;
+        }
+        Ok(book)
+    }
+
+    async fn apply(
+        &self,
+        session: &mut Session,
+        book: &str,
+        migration: &Migration,
+    ) -> Result<Applied, DbError> {
+        if self.is_applied(session, book, migration).await? {
+            return Ok(Applied::Before);
+        }
+        let found = self.is_found(session, migration).await?;
+        if !found && migration.name == PENDING_INDEX {
+            self.refuse_long_build(session).await?;
+        }
+        if !found || migration.name == "relay" {
+            session
+                .batch("migrate", fill(&self.names, migration.sql))
+                .await?;
+        }
+        let note = format!(
+            "insert into {book} (table_name, version, name, checksum)
+             values ($1, $2, $3, encode(sha256(convert_to($4, 'UTF8')), 'hex'))"
+        );
+        let query = statement(note)
+            .bind(self.names.table())
+            .bind(migration.version)
+            .bind(migration.name)
+            .bind(migration.sql);
+        session.execute("migrate", query).await?;
+        Ok(if found {
+            Applied::Adopted
+        } else {
+            Applied::Now
+        })
+    }
+
+    async fn is_applied(
+        &self,
+        session: &mut Session,
+        book: &str,
+        migration: &Migration,
+    ) -> Result<bool, DbError> {
+        let sql = format!(
+            "select checksum = encode(sha256(convert_to($3, 'UTF8')), 'hex') from {book} where table_name = $1 and version = $2"
+        );
+        let query = statement(sql)
+            .bind(self.names.table())
+            .bind(migration.version)
+            .bind(migration.sql);
+        let rows = session.fetch("migrate", query).await?;
+        let Some(row) = rows.first() else {
+            return Ok(false);
+        };
+        if get::<bool>(row, 0)? {
+            return Ok(true);
+        }
+        Err(DbError::table(format!(
+            "migration {} ({}) of {} was applied with another text than this outboxd has (the checksum in {book} differs): \
+             migrate with the version that applied it, or a later one",
+            migration.version,
+            migration.name,
+            self.names.display()
+        )))
+    }
+
+    /// Whether what a migration makes is there already, by whatever name.
+    async fn is_found(
+        &self,
+        session: &mut Session,
+        migration: &Migration,
+    ) -> Result<bool, DbError> {
+        let names = &self.names;
+        let found = match migration.name {
+            "outbox" => format!("select {} is not null", names.regclass()),
+            "relay" => format!(
+                "select to_regclass({}) is not null or to_regclass({}) is not null",
+                quote_literal(&names.failures()),
+                quote_literal(&names.instances())
+            ),
+            PENDING_INDEX => {
+                let table = Table::describe(session, names, &self.topic).await?;
+                let wrong = self.wrong_types(session, table.oid).await?;
+                if !wrong.is_empty() {
+                    return Err(DbError::table(wrong.join("; ")));
+                }
+                let indexes = self.lane_indexes(session, table.oid).await?;
+                return Ok(indexes.iter().any(LaneIndex::serves));
+            }
+            _ => return Ok(false),
+        };
+        let row = session.fetch_one("migrate", statement(found)).await?;
+        get(&row, 0)
+    }
+
+    /// Building an index keeps writers out: not on a large table.
+    async fn refuse_long_build(&self, session: &mut Session) -> Result<(), DbError> {
+        let sql = format!("select pg_relation_size({}) / 8192", self.names.regclass());
+        let row = session.fetch_one("migrate", statement(sql)).await?;
+        if get::<i64>(&row, 0)? <= LARGE_TABLE_PAGES {
+            return Ok(());
+        }
+        Err(DbError::table(format!(
+            "{} is large and lacks the pending index, whose building here would keep writers out for long. \
+             Build it beside them, then migrate again: {}",
+            self.names.display(),
+            pending_index_concurrently(&self.names)
+        )))
+    }
+}

@@ -1,0 +1,150 @@
+//! The outbox table in PostgreSQL. Every SQL statement of the relay lives in this module.
+
+mod claim;
+pub mod config;
+mod dead;
+mod error;
+mod floors;
+pub mod inspect;
+mod instances;
+mod listen;
+mod locks;
+mod migrate;
+mod overview;
+mod peek;
+mod prune;
+mod row;
+mod sample;
+mod session;
+mod settle;
+mod table;
+pub mod url;
+mod verify;
+
+use std::{sync::atomic::AtomicBool, time::Duration};
+
+pub use claim::{Claim, Want};
+pub use dead::{Before, Change, Changed, FailedEvent, Filter, State};
+pub use error::DbError;
+use floors::Floors;
+pub use instances::{Registered, Trial};
+pub use listen::listen;
+pub use migrate::{Applied, Extra, script};
+pub use overview::{FailureCount, Overview, RelayRow};
+pub use prune::{PruneCursor, Step};
+pub use sample::Sample;
+pub use session::{Database, Session, Timeouts};
+pub use settle::Confirmed;
+pub use table::{LANES, Names, PayloadType, Table, quote_identifier};
+
+use crate::template::Template;
+
+/// What happens to a row once it is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPublished {
+    /// `published_at` is set; pruning deletes it later.
+    Mark,
+    /// It is deleted at once.
+    Delete,
+}
+
+/// What order is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordering {
+    /// Per key.
+    Key,
+    /// None: claims compete for rows.
+    None,
+}
+
+impl Ordering {
+    /// The setting's word, as stored in the instances table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::None => "none",
+        }
+    }
+}
+
+/// One outbox table and how it is worked on. Shared by all tasks of a process.
+pub struct Outbox {
+    database: Database,
+    names: Names,
+    topic: Template,
+    on_published: OnPublished,
+    ordering: Ordering,
+    timeouts: Timeouts,
+    floors: Floors,
+    /// Whether the last claim met failures that matter; a hint for scouting.
+    failures_seen: AtomicBool,
+}
+
+/// A connection, with the table as it was when the connection was made.
+pub struct Link {
+    /// The connection.
+    pub session: Session,
+    /// The table.
+    pub table: Table,
+}
+
+impl Outbox {
+    /// Describes how a table is worked on; connects to nothing yet.
+    pub fn new(
+        database: Database,
+        names: Names,
+        topic: Template,
+        on_published: OnPublished,
+        ordering: Ordering,
+        timeouts: Timeouts,
+    ) -> Self {
+        Self {
+            database,
+            names,
+            topic,
+            on_published,
+            ordering,
+            timeouts,
+            floors: Floors::new(),
+            failures_seen: AtomicBool::new(true),
+        }
+    }
+
+    /// Connects and looks at the table.
+    pub async fn link(&self) -> Result<Link, DbError> {
+        let mut session = self.database.connect().await?;
+        session.begin(&self.timeouts).await?;
+        let table = Table::describe(&mut session, &self.names, &self.topic).await?;
+        session.commit().await?;
+        Ok(Link { session, table })
+    }
+
+    /// The table's names.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// What order is kept.
+    pub fn ordering(&self) -> Ordering {
+        self.ordering
+    }
+
+    /// Longest that settling a batch may take: a few calls, each with its deadline.
+    pub fn longest_settlement(&self) -> Duration {
+        self.database.deadline() * 4
+    }
+
+    /// Everything may be pending again: after a database error, or when a destination is resumed.
+    pub fn fall(&self) {
+        self.floors.fall();
+    }
+}
+
+/// How long statements and locks may take, and how long a claim may stand open for a publish.
+pub fn timeouts(statement: Duration, lock: Duration, publish: Duration) -> Timeouts {
+    Timeouts {
+        statement,
+        lock,
+        idle: publish + Duration::from_secs(10),
+    }
+}

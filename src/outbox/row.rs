@@ -1,0 +1,107 @@
+//! A row of the outbox, decoded: the one place that knows the order of the selected columns.
+
+use sqlx::{Row, ValueRef, postgres::PgRow};
+
+use super::{
+    error::DbError,
+    table::{Table, get},
+};
+use crate::{
+    event::{Event, Headers, Message, parse_headers},
+    sink::{Reason, ReasonKind},
+};
+
+/// What PostgreSQL counts time from, in microseconds after 1970.
+const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+
+/// How many columns are selected.
+pub(super) const COLUMNS: usize = 10;
+
+/// The selected columns. A payload above `most` bytes is left where it is.
+pub(super) fn columns(table: &Table, most: usize) -> String {
+    format!(
+        "o.id, {lane} as lane, {event_id} as event_id, {destination} as destination, {key} as key, \
+         o.event_type::text as event_type, case when {size} <= {most} then {payload} end as payload, \
+         o.headers::text as headers, o.created_at, {size}::bigint as size",
+        lane = Table::LANE,
+        event_id = Table::EVENT_ID,
+        destination = table.destination,
+        key = Table::KEY,
+        payload = table.payload_sql(),
+        size = table.size_sql(),
+    )
+}
+
+/// Bytes of payload and headers.
+pub(super) fn size(row: &PgRow) -> Result<usize, DbError> {
+    let size: i64 = get(row, 9)?;
+    Ok(usize::try_from(size).unwrap_or_default())
+}
+
+/// Decodes a row. What makes it impossible to send is part of the event, not an error.
+pub(super) fn event(
+    row: &PgRow,
+    table: &Table,
+    now_us: i64,
+    most: usize,
+) -> Result<Event, DbError> {
+    let text = |index| get::<Option<String>>(row, index);
+    let size = size(row)?;
+    let destination = text(3)?;
+    let mut invalid = None;
+    if destination.is_none() {
+        let detail = "it has no destination: topic and the --topic template are NULL";
+        invalid = Some(Reason::new(ReasonKind::Invalid, detail));
+    } else if size > most {
+        let detail =
+            format!("{size} bytes of payload and headers, above the sink's limit of {most}");
+        invalid = Some(Reason::new(ReasonKind::TooLarge, detail));
+    }
+    let headers = parse_headers(get(row, 7)?).unwrap_or_else(|reason| {
+        invalid.get_or_insert(reason);
+        Headers::default()
+    });
+    let content_type = headers
+        .content_type
+        .map_or(table.payload.content_type().into(), Into::into);
+    let message = Message {
+        id: text(2)?.unwrap_or_default(),
+        destination: destination.unwrap_or_default(),
+        key: text(4)?,
+        event_type: text(5)?.unwrap_or_default(),
+        content_type,
+        headers: headers.others,
+        payload: bytes(row, 6)?.map(<[u8]>::to_vec),
+        timestamp_ms: timestamp_ms(row, now_us)?,
+    };
+    let lane = i32::try_from(get::<i64>(row, 1)?).unwrap_or_default();
+    Ok(Event {
+        id: get(row, 0)?,
+        lane,
+        message,
+        invalid,
+    })
+}
+
+/// A value's bytes as they came: text and bytea alike are themselves in the binary format.
+fn bytes(row: &PgRow, index: usize) -> Result<Option<&[u8]>, DbError> {
+    let value = row
+        .try_get_raw(index)
+        .map_err(|error| DbError::sql("decode", error))?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let bytes = value
+        .as_bytes()
+        .map_err(|error| DbError::sql("decode", sqlx::Error::Decode(error)))?;
+    Ok(Some(bytes))
+}
+
+/// `created_at`, never in the future: one future timestamp fails the whole batch on Kafka.
+fn timestamp_ms(row: &PgRow, now_us: i64) -> Result<i64, DbError> {
+    let created_us = match bytes(row, 8)?.map(TryInto::try_into) {
+        Some(Ok(bytes)) => i64::from_be_bytes(bytes).saturating_add(POSTGRES_EPOCH_US),
+        _ => now_us,
+    };
+    Ok(created_us.clamp(0, now_us) / 1000)
+}

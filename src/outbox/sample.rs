@@ -1,0 +1,185 @@
+//! Backlog and lag, cheap enough to be asked for every few seconds with millions of rows about.
+//!
+//! # Design notes
+//! * Rows are looked for as claims do it: lane by lane through the pending index, above the floors,
+//!   below which published rows have left nothing but dead index entries.
+//! * What floors may have passed are events that wait for a retry and have no key: these are few, and
+//!   found by way of their failures.
+//! * Counting stops at a cap; beyond it, the number comes from the index's statistics.
+
+use std::time::Duration;
+
+use super::{
+    DbError, Link, Outbox,
+    table::{Table, get},
+};
+
+/// Backlogs are counted up to here, and estimated above.
+const COUNTED: u32 = 100_000;
+/// The same for [`Outbox::remaining`], where 0 decides.
+const REMAINING_COUNTED: u32 = 1_000_000;
+
+/// How an outbox stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sample {
+    /// Events that are pending and neither dead nor discarded. Those that wait count: for a retry,
+    /// behind another event of their key (a dead one, too), for a paused destination. Exact up to
+    /// 100,000, an estimate above.
+    pub pending_events: i64,
+    /// Age of the oldest event that is neither dead, discarded nor held by a dead one, by the
+    /// database's clock; 0 if there is none.
+    pub lag: Duration,
+    /// Events that failed and are tried again.
+    pub retrying_events: i64,
+    /// Keys (per destination) whose events wait for a failed one.
+    pub held_keys: i64,
+    /// Dead letters.
+    pub dead_letters: i64,
+}
+
+impl Outbox {
+    /// Looks at backlog, lag and failures, in one round trip that locks nothing.
+    pub async fn sample(&self, link: &mut Link) -> Result<Sample, DbError> {
+        let (outbox, failures) = (self.names.outbox(), self.names.failures());
+        let sql = format!(
+            "with {scope}, heads as (
+               select (select o.created_at from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor
+                          and not {ended} and not exists (select from {failures} f where {held})
+                        order by o.id limit 1) as created_at
+                 from u
+             ), {counted}
+             select case when more then greatest(n, {estimate} - (select n from ended)) else n end,
+               (select coalesce(greatest(extract(epoch from clock_timestamp() - min(created_at) filter (where isfinite(created_at))), 0), 0)::float8
+                  from (select created_at from heads union all select created_at from retrying) e),
+               (select count(*) from {failures} where state = 'retrying'),
+               (select count(*) from (select distinct key, destination from {failures} where holds) k),
+               (select count(*) from {failures} where state = 'dead')
+             from backlog",
+            scope = self.scope_sql(link),
+            pending = Table::PENDING,
+            lane = Table::LANE,
+            ended = ended_sql(&link.table),
+            held = held_by_dead_sql(&link.table),
+            counted = counted_sql(&link.table, COUNTED),
+            estimate = estimate_sql(&link.table),
+        );
+        let rows = self.look(link, &sql).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Sample::default());
+        };
+        let lag = Duration::try_from_secs_f64(get(row, 1)?).unwrap_or_default();
+        Ok(Sample {
+            pending_events: get(row, 0)?,
+            lag,
+            retrying_events: get(row, 2)?,
+            held_keys: get(row, 3)?,
+            dead_letters: get(row, 4)?,
+        })
+    }
+
+    /// How many events a drain has to wait for: pending, and neither dead, discarded nor held by a dead
+    /// one. Exact up to a million, that number above.
+    pub async fn remaining(&self, link: &mut Link) -> Result<u64, DbError> {
+        let (outbox, failures) = (self.names.outbox(), self.names.failures());
+        let sql = format!(
+            "with {scope}, {counted}, held as (
+               select count(*) as n from u cross join lateral (
+                 select from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor
+                    and exists (select from {failures} f where {held}) and not {ended}) o
+                where exists (select from {failures} f where f.holds and f.state = 'dead' and f.lane = u.lane)
+             )
+             select case when more then {REMAINING_COUNTED} else greatest(backlog.n - held.n, 0) end from backlog, held",
+            scope = self.scope_sql(link),
+            counted = counted_sql(&link.table, REMAINING_COUNTED),
+            pending = Table::PENDING,
+            lane = Table::LANE,
+            held = held_by_dead_sql(&link.table),
+            ended = ended_sql(&link.table),
+        );
+        let rows = self.look(link, &sql).await?;
+        let count: i64 = rows.first().map_or(Ok(0), |row| get(row, 0))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// `u`: where each lane is read from. `retrying`: pending events that wait for a retry, and whether
+    /// the floor has passed them. `ended`: how many of the rows above the floors are dead or discarded.
+    fn scope_sql(&self, link: &Link) -> String {
+        let firm: Vec<String> = self.floors.firm().iter().map(ToString::to_string).collect();
+        let failed = |lane_and_state: &str| {
+            format!(
+                "from {failures} f join u on u.lane = f.lane join {outbox} o on o.id = f.id and {event_id} = f.event_id and {pending} \
+                 where {lane_and_state}",
+                failures = self.names.failures(),
+                outbox = link.table.names.outbox(),
+                event_id = Table::EVENT_ID,
+                pending = Table::PENDING,
+            )
+        };
+        format!(
+            "u as materialized (
+               select lane - 1 as lane, floor from unnest('{{{firm}}}'::bigint[]) with ordinality u(floor, lane)
+             ), retrying as materialized (
+               select o.created_at, f.id <= u.floor as passed {retrying}
+             ), ended as materialized (select count(*) as n {ended})",
+            firm = firm.join(","),
+            retrying = failed("f.state = 'retrying'"),
+            ended = failed("f.state in ('dead', 'discarded') and f.id > u.floor"),
+        )
+    }
+
+    /// Runs one statement in a transaction of its own, planned as claims are, in one round trip.
+    async fn look(
+        &self,
+        link: &mut Link,
+        sql: &str,
+    ) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
+        let begin = self.timeouts.begin_sql();
+        let sql = format!(
+            "{begin}; set transaction read only; set local enable_seqscan = off; set local enable_bitmapscan = off; \
+             set local enable_sort = off; set local jit = off; {sql}; commit"
+        );
+        link.session.batch("sample", sql).await
+    }
+}
+
+/// `backlog`: how many events are pending and neither dead nor discarded, and whether there are more
+/// than were counted.
+fn counted_sql(table: &Table, most: u32) -> String {
+    format!(
+        "counted as materialized (
+           select count(*) as n from (select from u cross join lateral (
+             select from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor) o
+             limit {most} + 1 + (select n from ended)) o
+         ), backlog as (
+           select greatest(counted.n - ended.n + (select count(*) from retrying where passed), 0) as n,
+                  counted.n > {most} + ended.n as more
+             from counted, ended
+         )",
+        outbox = table.names.outbox(),
+        pending = Table::PENDING,
+        lane = Table::LANE,
+    )
+}
+
+/// Whether row `o` is dead or discarded.
+fn ended_sql(table: &Table) -> String {
+    format!(
+        "exists (select from {} f where f.id = o.id and f.event_id = {} and f.state in ('dead', 'discarded'))",
+        table.names.failures(),
+        Table::EVENT_ID,
+    )
+}
+
+/// Whether failure `f` is dead and holds row `o` of lane `u`.
+fn held_by_dead_sql(table: &Table) -> String {
+    format!("f.state = 'dead' and {}", table.held_sql())
+}
+
+/// Pending rows by the statistics of the indexes over them; -1 where there are none.
+fn estimate_sql(table: &Table) -> String {
+    format!(
+        "(select coalesce(max(c.reltuples), -1)::bigint from pg_index i join pg_class c on c.oid = i.indexrelid \
+           where i.indrelid = {} and i.indisvalid and pg_get_indexdef(i.indexrelid) like '%hashtextextended%')",
+        table.oid
+    )
+}

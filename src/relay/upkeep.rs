@@ -1,0 +1,134 @@
+//! Upkeep: lag and counts for the metrics, the instance's sign of life, pruning. One connection.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Relay, pace::Backoff};
+use crate::outbox::{DbError, Link, PruneCursor};
+
+const TICK: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Pruning may go on for this long before lag is looked at again.
+const PRUNING: Duration = Duration::from_millis(500);
+/// How often to look for rows to prune when there were none.
+const PRUNE_EVERY: Duration = Duration::from_secs(10);
+/// How long to leave it alone where the privilege is missing.
+const PRUNE_AGAIN: Duration = Duration::from_mins(10);
+
+/// What upkeep remembers between rounds.
+#[derive(Default)]
+struct Round {
+    heartbeat_at: Option<Instant>,
+    sampled_at: Option<Instant>,
+    sample_took: Duration,
+    pruned_at: Option<Instant>,
+    cursor: PruneCursor,
+}
+
+fn is_due(last: Option<Instant>, every: Duration) -> bool {
+    last.is_none_or(|at| at.elapsed() >= every)
+}
+
+impl Relay {
+    pub(super) async fn keep_up(self: Arc<Self>, done: CancellationToken) {
+        let mut link = None;
+        let mut round = Round::default();
+        let mut backoff = Backoff::default();
+        while !done.is_cancelled() {
+            match self.round(&mut link, &mut round).await {
+                Ok(()) => {
+                    backoff = Backoff::default();
+                    tokio::select! {
+                        () = tokio::time::sleep(TICK) => {}
+                        () = done.cancelled() => {}
+                    }
+                }
+                Err(error) if error.operation == "prune" && error.is_privilege() => {
+                    // Delivery goes on without: this is no reason to call the database unusable.
+                    link = None;
+                    round.pruned_at = Some(Instant::now() + PRUNE_AGAIN);
+                    self.metrics.database_error(error.operation);
+                    tracing::warn!(%error, "not pruning: grant DELETE on the outbox, or set --retention 0");
+                }
+                Err(error) => {
+                    link = None;
+                    self.metrics.sampled_lag(None);
+                    self.failed(&error);
+                    backoff.wait(&done).await;
+                }
+            }
+        }
+        if let Some(Link { session, .. }) = link {
+            session.close().await;
+        }
+    }
+
+    async fn round(&self, link: &mut Option<Link>, round: &mut Round) -> Result<(), DbError> {
+        let link = match link {
+            Some(link) => link,
+            None => link.insert(self.outbox.link().await?),
+        };
+        // A sample may cost a fiftieth of the time at most.
+        if is_due(round.sampled_at, TICK.max(round.sample_took * 50)) {
+            let started = Instant::now();
+            self.sample(link).await?;
+            round.sample_took = started.elapsed();
+            round.sampled_at = Some(started);
+        }
+        if is_due(round.heartbeat_at, HEARTBEAT) {
+            let paused = self.health.paused_with_reasons();
+            let paused = paused
+                .iter()
+                .map(|(name, why)| (name.as_str(), why.as_str()));
+            self.outbox
+                .heartbeat(link, &self.settings.instance, paused)
+                .await?;
+            round.heartbeat_at = Some(Instant::now());
+        }
+        let Some(retention) = self.settings.retention else {
+            return Ok(());
+        };
+        if is_due(round.pruned_at, PRUNE_EVERY)
+            && !self.prune(link, &mut round.cursor, retention).await?
+        {
+            round.pruned_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn sample(&self, link: &mut Link) -> Result<(), DbError> {
+        let sample = self.outbox.sample(link).await?;
+        if self.health.sink_down().is_some() {
+            // No worker asks the database meanwhile.
+            self.metrics.database_up.set(1);
+        }
+        self.metrics.sampled_lag(Some(sample.lag));
+        self.metrics.pending_events.set(sample.pending_events);
+        self.metrics.held_keys.set(sample.held_keys);
+        self.metrics.dead_letters.set(sample.dead_letters);
+        Ok(())
+    }
+
+    /// Prunes for a moment; true when there is more to do.
+    async fn prune(
+        &self,
+        link: &mut Link,
+        cursor: &mut PruneCursor,
+        retention: Duration,
+    ) -> Result<bool, DbError> {
+        let started = Instant::now();
+        while started.elapsed() < PRUNING {
+            let step = self.outbox.prune_step(link, cursor, retention).await?;
+            self.metrics.pruned("outbox", step.events);
+            self.metrics.pruned("outbox_failures", step.failures);
+            if !step.more {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,161 @@
+//! A worker: claim, publish, settle, over and over.
+//!
+//! # Design notes
+//! * Several workers, because one waits for the commit's flush half of its time. Workers beyond the
+//!   first join while claims come back full, and let go of their connection when there is nothing
+//!   left: an idle replica holds one connection for this and one for upkeep.
+//! * A settlement that fails after publishing is a *debt*: the confirmed ids are kept, and nobody in
+//!   this process publishes until they are settled. Otherwise a full disk or a trigger would have the
+//!   same batch published for ever.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Relay,
+    batch::Turn,
+    pace::{Backoff, Poll},
+};
+use crate::outbox::{Confirmed, DbError, Link};
+
+/// A worker beyond the first retires after this long without work.
+const RETIRE_AFTER: Duration = Duration::from_secs(2);
+/// How long to wait for the sink or for debts before looking around again.
+const MOMENT: Duration = Duration::from_secs(1);
+
+impl Relay {
+    /// Runs a worker, and another in its place if it panics.
+    pub(super) async fn supervise(self: Arc<Self>, number: usize, stop: CancellationToken) {
+        loop {
+            let working = Arc::clone(&self).work(number, stop.clone());
+            if AssertUnwindSafe(working).catch_unwind().await.is_ok() {
+                return;
+            }
+            tracing::error!(
+                worker = number,
+                "a worker panicked: this is a bug; its batch is rolled back"
+            );
+            self.careful.after_panic();
+        }
+    }
+
+    async fn work(self: Arc<Self>, number: usize, stop: CancellationToken) {
+        let mut link = None;
+        let mut poll = Poll::new(self.settings.poll_interval);
+        let mut backoff = Backoff::default();
+        let mut worked_at = None;
+        while !stop.is_cancelled() {
+            if number == 0 {
+                self.progressed();
+            } else if worked_at.is_none_or(|at: Instant| at.elapsed() > RETIRE_AFTER)
+                || self.careful.is_on()
+            {
+                self.retire(link.take(), &stop).await;
+                worked_at = Some(Instant::now());
+                continue;
+            }
+            if !self.health.sink_usable(MOMENT).await || !self.without_debts().await {
+                continue;
+            }
+            let active = Active::new(&self);
+            let turn = self.turn(&mut link).await;
+            drop(active);
+            match turn {
+                Ok(Turn::Worked { more }) => {
+                    backoff = Backoff::default();
+                    poll.found_work();
+                    worked_at = Some(Instant::now());
+                    if more {
+                        self.backlog.notify_one();
+                    }
+                }
+                Ok(Turn::Idle) => {
+                    backoff = Backoff::default();
+                    poll.wait(&self.wake, &stop).await;
+                }
+                Ok(Turn::Owing(confirmed, error)) => {
+                    link = None;
+                    self.failed(&error);
+                    self.pay(&confirmed, &stop).await;
+                }
+                Err(error) => {
+                    link = None;
+                    self.failed(&error);
+                    backoff.wait(&stop).await;
+                }
+            }
+        }
+        if let Some(Link { session, .. }) = link {
+            session.close().await;
+        }
+    }
+
+    /// Waits for a backlog without holding a connection.
+    async fn retire(&self, link: Option<Link>, stop: &CancellationToken) {
+        if let Some(Link { session, .. }) = link {
+            session.close().await;
+        }
+        tokio::select! {
+            () = self.backlog.notified() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn without_debts(&self) -> bool {
+        let mut debts = self.debts.subscribe();
+        let none = async { debts.wait_for(|debts| *debts == 0).await.is_ok() };
+        tokio::time::timeout(MOMENT, none).await.unwrap_or(false)
+    }
+
+    /// Settles what was confirmed, however long it takes.
+    async fn pay(&self, confirmed: &[Confirmed], stop: &CancellationToken) {
+        self.debts.send_modify(|debts| *debts += 1);
+        tracing::warn!(
+            events = confirmed.len(),
+            "published events could not be marked: publishing nothing until they are"
+        );
+        let mut backoff = Backoff::default();
+        loop {
+            self.progressed();
+            let paying = async {
+                let mut link = self.outbox.link().await?;
+                self.outbox.settle_confirmed(&mut link, confirmed).await?;
+                link.session.close().await;
+                Ok::<_, DbError>(())
+            };
+            match paying.await {
+                Ok(()) => break,
+                Err(error) => self.failed(&error),
+            }
+            if backoff.wait(stop).await {
+                // Told to stop: no wait between attempts would hurry a broken database.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+        self.metrics.published(confirmed.len());
+        self.debts.send_modify(|debts| *debts -= 1);
+        tracing::info!(events = confirmed.len(), "published events are marked now");
+    }
+}
+
+/// Counts the workers at work, so that each takes its share of the lanes.
+struct Active<'a>(&'a Relay);
+
+impl<'a> Active<'a> {
+    fn new(relay: &'a Relay) -> Self {
+        relay.active.fetch_add(1, Relaxed);
+        Self(relay)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}

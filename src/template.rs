@@ -1,0 +1,128 @@
+//! The `--topic` template: literal text with `{column}` in it, such as `events.{aggregate_type}`.
+//!
+//! It is never filled in here: it compiles to an SQL expression, so that the database can also
+//! exclude the rows of a paused destination.
+
+use crate::outbox::quote_identifier;
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Column(String),
+}
+
+impl Template {
+    /// Parses a template. `{{` and `}}` stand for the braces themselves.
+    ///
+    /// # Errors
+    /// In words, when it is empty, or a brace is left open, closed without being opened, or empty.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.contains('\0') {
+            return Err("it contains a NUL".into());
+        }
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            literal.push_str(&rest[..at]);
+            let (brace, after) = rest[at..].split_at(1);
+            if after.starts_with(brace) {
+                literal.push_str(brace);
+                rest = &after[1..];
+                continue;
+            }
+            if brace == "}" {
+                return Err("`}` closes nothing; write `}}` for the brace itself".into());
+            }
+            let Some((column, after)) = after.split_once('}') else {
+                return Err(format!("`{{{after}` is never closed"));
+            };
+            if column.is_empty() {
+                return Err("`{}` names no column".into());
+            }
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Column(column.to_owned()));
+            rest = after;
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        if parts.is_empty() {
+            return Err("it is empty".into());
+        }
+        Ok(Self(parts))
+    }
+
+    /// The columns it reads.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Column(name) => Some(name.as_str()),
+            Part::Literal(_) => None,
+        })
+    }
+
+    /// The SQL expression of the destination, of type text; NULL when a column is.
+    /// Columns are qualified with `row`.
+    pub fn to_sql(&self, row: &str) -> String {
+        let parts: Vec<_> = self
+            .0
+            .iter()
+            .map(|part| match part {
+                Part::Literal(text) => quote_literal(text),
+                Part::Column(name) => format!("{row}.{}::text", quote_identifier(name)),
+            })
+            .collect();
+        format!("({})", parts.join(" || "))
+    }
+}
+
+/// Quotes text as an SQL literal, whatever `standard_conforming_strings` says.
+pub fn quote_literal(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('\'', "''");
+    if escaped.contains('\\') {
+        format!("E'{escaped}'")
+    } else {
+        format!("'{escaped}'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_columns_become_a_concatenation() {
+        let template = Template::parse("events.{aggregate_type}.v1").unwrap();
+        assert_eq!(
+            template.to_sql("o"),
+            r#"('events.' || o."aggregate_type"::text || '.v1')"#
+        );
+        assert_eq!(template.columns().collect::<Vec<_>>(), ["aggregate_type"]);
+    }
+
+    #[test]
+    fn quotes_backslashes_and_doubled_braces_stay_text() {
+        let template = Template::parse(r#"a'b\c{{d}}{e"f}"#).unwrap();
+        assert_eq!(template.to_sql("o"), r#"(E'a''b\\c{d}' || o."e""f"::text)"#);
+    }
+
+    #[test]
+    fn broken_templates_say_what_is_wrong() {
+        for (text, part) in [
+            ("{a", "never closed"),
+            ("a}", "closes nothing"),
+            ("{}", "no column"),
+            ("", "empty"),
+        ] {
+            let error = Template::parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}

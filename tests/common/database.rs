@@ -1,0 +1,118 @@
+//! A database of a test's own, with the outbox in it.
+
+use std::process::Command;
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+
+use super::{env, unique};
+
+/// A database; dropped with the value.
+pub struct Database {
+    pub url: String,
+    pub name: String,
+}
+
+impl Database {
+    /// A new database with `outboxd migrate` done.
+    pub async fn new() -> Self {
+        let database = Self::empty().await;
+        let done = Command::new(env!("CARGO_BIN_EXE_outboxd"))
+            .args(["migrate", "--database-url", &database.url])
+            .output()
+            .unwrap();
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        database
+    }
+
+    /// A new database with nothing in it.
+    pub async fn empty() -> Self {
+        let (server, name) = (
+            env("TEST_POSTGRES_URL"),
+            unique("outboxd").replace('-', "_"),
+        );
+        execute_on(&server, &format!("create database {name}")).await;
+        Self {
+            url: on_database(&server, &name),
+            name,
+        }
+    }
+
+    /// The same database through PgBouncer in transaction mode.
+    pub fn through_pgbouncer(&self) -> String {
+        on_database(&env("TEST_PGBOUNCER_URL"), &self.name)
+    }
+
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.unwrap()
+    }
+
+    /// Runs statements.
+    pub async fn execute(&self, sql: &str) {
+        execute_on(&self.url, sql).await;
+    }
+
+    /// The one number a query gives.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let row = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&mut self.connect().await)
+            .await;
+        row.unwrap().get(0)
+    }
+
+    /// The one text a query gives.
+    pub async fn text(&self, sql: &str) -> String {
+        let row = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&mut self.connect().await)
+            .await;
+        row.unwrap().get(0)
+    }
+
+    /// Inserts `count` events of `topic` over `keys` keys; the payload is the number.
+    pub async fn insert(&self, topic: &str, count: usize, keys: usize) {
+        self.execute(&format!(
+            "insert into outbox (aggregate_type, aggregate_id, event_type, payload) \
+             select '{topic}', 'key-' || n % {keys}, 'Tested', to_jsonb(n) from generate_series(1, {count}) n"
+        ))
+        .await;
+    }
+
+    /// Rows not yet published.
+    pub async fn pending(&self) -> i64 {
+        self.number("select count(*) from outbox where published_at is null")
+            .await
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let sql = format!("drop database if exists {} with (force)", self.name);
+        let server = env("TEST_POSTGRES_URL");
+        // A runtime of its own: the test's may be the one that is unwinding.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(execute_on(&server, &sql));
+        });
+        drop(dropped.join()); // a failing test must not fail twice
+    }
+}
+
+async fn execute_on(url: &str, sql: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(&mut connection)
+        .await;
+    done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    connection.close().await.unwrap();
+}
+
+fn on_database(server: &str, name: &str) -> String {
+    let (start, _) = server.rsplit_once('/').unwrap();
+    format!("{start}/{name}")
+}

@@ -1,0 +1,84 @@
+//! What several test binaries need: the servers' addresses, unique names, brokers of one's own.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "tests; and each binary uses a part of this"
+)]
+
+pub mod broker;
+pub mod database;
+pub mod kafka;
+pub mod rabbitmq;
+pub mod relay;
+pub mod sending;
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// A variable that `make test` sets.
+pub fn env(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: run the tests through `make test`, which starts the servers")
+    })
+}
+
+/// A name no other test, process or run uses.
+pub fn unique(prefix: &str) -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let (pid, count) = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+    format!("{prefix}-{:x}-{pid:x}-{count}", time.as_micros())
+}
+
+/// A set of servers of one's own, to be stopped and started; gone when dropped.
+pub struct PrivateServices {
+    dir: PathBuf,
+}
+
+impl PrivateServices {
+    pub fn up(server: &str) -> Self {
+        let dir = std::env::temp_dir().join(unique("outboxd-services"));
+        let services = Self { dir };
+        services.run(&["up", server]);
+        services
+    }
+
+    /// Runs `services.sh` on this set.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env("TEST_SERVICES"))
+            .args(arguments)
+            .env("SERVICES_DIR", &self.dir)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "services.sh {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A variable of this set's environment.
+    pub fn env(&self, name: &str) -> String {
+        let lines = self.run(&["env"]);
+        let prefix = format!("export {name}='");
+        let line = lines.lines().find_map(|line| line.strip_prefix(&prefix));
+        line.unwrap().trim_end_matches('\'').to_owned()
+    }
+}
+
+impl Drop for PrivateServices {
+    fn drop(&mut self) {
+        let destroyed = Command::new(env("TEST_SERVICES"))
+            .arg("destroy")
+            .env("SERVICES_DIR", &self.dir)
+            .status();
+        drop(destroyed); // a failing test must not fail twice
+    }
+}
