@@ -97,12 +97,17 @@ async fn a_topic_without_permission_pauses_alone_until_it_is_granted() {
         batch.extend(messages(&open, 100, 30));
         for round in 0..3 {
             let outcomes = sink.send(&batch).await;
-            let refused = outcomes[..10].iter().filter(|o| **o != Outcome::Withheld);
-            for outcome in refused {
+            // The refusal of one partition ends the producer before the other is answered, so in
+            // the first round anyone may be the one refused, but someone is.
+            let first = outcomes[..10].iter().position(|o| *o != Outcome::Withheld);
+            assert!(
+                first == Some(0) || (round == 0 && first.is_some()),
+                "in round {round}"
+            );
+            for outcome in outcomes[..10].iter().filter(|o| **o != Outcome::Withheld) {
                 let detail = &unavailable(outcome, Scope::Destination).detail;
                 assert!(detail.contains(&denied) && detail.contains("Write and Describe"));
             }
-            unavailable(&outcomes[0], Scope::Destination);
             // Once it is known to be denied, nobody else is disturbed.
             if round > 0 || operation == "All" {
                 assert!(all_published(&outcomes[10..]), "in round {round}");
