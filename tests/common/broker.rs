@@ -30,7 +30,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    fn of_rabbitmq(delivery: lapin::message::Delivery) -> Self {
+    pub fn of_rabbitmq(delivery: lapin::message::Delivery) -> Self {
         let mut headers = rabbitmq::headers(&delivery).into_iter();
         Self {
             id: rabbitmq::text(delivery.properties.message_id().as_ref()),
