@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use lapin::types::{AMQPValue, FieldTable};
 use rdkafka::Message as _;
 
-use super::{PrivateServices, env, kafka, rabbitmq, unique};
+use super::{
+    PrivateServices, address_in, env, kafka, proxy::Proxy, rabbitmq, unique, with_address,
+};
 
 /// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +19,9 @@ pub enum Kind {
 /// A broker, and the flags that make a relay use it.
 pub struct Broker {
     pub kind: Kind,
+    /// For what a test does itself; the relay's is in the flags.
     pub address: String,
+    entrance: String,
     services: Option<PrivateServices>,
 }
 
@@ -56,6 +60,7 @@ impl Broker {
         };
         Self {
             kind,
+            entrance: address.clone(),
             address,
             services: None,
         }
@@ -76,8 +81,30 @@ impl Broker {
         };
         Self {
             kind,
+            entrance: address.clone(),
             address,
             services: Some(services),
+        }
+    }
+
+    /// Puts a proxy before it: the relay's flags lead there from now on, a test's own calls do not.
+    /// Before a Kafka there can be one proxy at a time, as the broker says where it is.
+    pub async fn behind_proxy(&mut self) -> Proxy {
+        let variable = |name| match &self.services {
+            Some(services) => services.env(name),
+            None => env(name),
+        };
+        match self.kind {
+            Kind::Kafka => {
+                let behind = variable("TEST_KAFKA_BEHIND_PROXY");
+                self.entrance = variable("TEST_KAFKA_PROXIED_BROKERS");
+                Proxy::at(&self.entrance, &behind).await
+            }
+            Kind::Rabbitmq => {
+                let proxy = Proxy::before(address_in(&self.address)).await;
+                self.entrance = with_address(&self.address, &proxy.address());
+                proxy
+            }
         }
     }
 
@@ -93,8 +120,8 @@ impl Broker {
     /// The relay's flags.
     pub fn flags(&self) -> [&str; 2] {
         match self.kind {
-            Kind::Kafka => ["--kafka-brokers", &self.address],
-            Kind::Rabbitmq => ["--rabbitmq-url", &self.address],
+            Kind::Kafka => ["--kafka-brokers", &self.entrance],
+            Kind::Rabbitmq => ["--rabbitmq-url", &self.entrance],
         }
     }
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use super::{env, unique};
+use super::{address_in, env, proxy::Proxy, unique, with_address};
 
 /// A database; dropped with the value.
 pub struct Database {
@@ -44,6 +44,13 @@ impl Database {
     /// The same database through PgBouncer in transaction mode.
     pub fn through_pgbouncer(&self) -> String {
         on_database(&env("TEST_PGBOUNCER_URL"), &self.name)
+    }
+
+    /// A proxy before the server, and the same database's URL through it.
+    pub async fn through_proxy(&self) -> (Proxy, String) {
+        let proxy = Proxy::before(address_in(&self.url)).await;
+        let url = with_address(&self.url, &proxy.address());
+        (proxy, url)
     }
 
     pub async fn connect(&self) -> PgConnection {
