@@ -14,10 +14,12 @@
 //! A floor that passed rows *held* by a failure falls back to `firm` when the lane's set of holding
 //! failures changes, whoever changed it. All floors fall to 0 on a database error, when a destination
 //! is resumed, and every few minutes, which also heals what nobody foresaw (rows re-armed by hand).
+//!
+//! Pure, with the time given, so that a model of the whole protocol runs this very code over every
+//! interleaving (`tests/claim_model`).
 
 use std::{
-    collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
@@ -30,19 +32,16 @@ const HORIZON_EVERY: Duration = Duration::from_millis(200);
 const REST: Duration = Duration::from_millis(50);
 
 /// The floors of all lanes, shared by the workers of a process.
-#[derive(Debug)]
-pub struct Floors(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
-    lanes: [Lane; LANES],
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Floors<const N: usize = LANES> {
+    lanes: [Lane; N],
     horizon: Horizon,
     fallen_at: Instant,
     /// Whether floors may have passed rows of paused destinations.
     passed_paused: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 struct Lane {
     floor: i64,
     /// The floor that does not rest on any key being held.
@@ -55,7 +54,7 @@ struct Lane {
 }
 
 /// What a claim knew about a lane when it began.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mark {
     /// Where to read from.
     pub floor: i64,
@@ -77,64 +76,61 @@ pub struct Emptied {
     pub barren: bool,
 }
 
-impl Default for Floors {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Floors {
+impl<const N: usize> Floors<N> {
     /// All at 0.
-    pub fn new() -> Self {
-        Self(Mutex::new(State {
-            lanes: [Lane::default(); LANES],
+    pub fn new(now: Instant) -> Self {
+        Self {
+            lanes: [Lane::default(); N],
             horizon: Horizon::default(),
-            fallen_at: Instant::now(),
+            fallen_at: now,
             passed_paused: false,
-        }))
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The floors a claim begins with.
-    pub fn marks(&self) -> [Mark; LANES] {
-        let mut state = self.state();
-        if state.fallen_at.elapsed() > FALL_EVERY {
-            state.fall_to_zero();
         }
-        let now = Instant::now();
-        state.lanes.map(|lane| Mark {
+    }
+
+    /// The floors a claim begins with, and the horizon: the id at or below which no row could become
+    /// visible any more by then. To be taken before anything is read: only what was safe then is safe
+    /// for what is read.
+    pub fn marks(&mut self, now: Instant) -> ([Mark; N], i64) {
+        if now.duration_since(self.fallen_at) > FALL_EVERY {
+            self.fall(now);
+        }
+        let marks = self.lanes.map(|lane| Mark {
             floor: lane.floor,
             holding: lane.holding,
             resting: lane.rests_until.is_some_and(|until| until > now),
             falls: lane.falls,
-        })
+        });
+        (marks, self.horizon.safe)
     }
 
     /// Ids at or below which nothing is pending, but for events with a failure of their own.
-    pub fn firm(&self) -> [i64; LANES] {
-        let state = self.state();
-        state
-            .lanes
-            .map(|lane| if state.passed_paused { 0 } else { lane.firm })
+    pub fn firm(&self) -> [i64; N] {
+        self.lanes
+            .map(|lane| if self.passed_paused { 0 } else { lane.firm })
     }
 
     /// Claims leave out paused destinations: floors pass their rows.
-    pub fn pass_paused(&self) {
-        self.state().passed_paused = true;
+    pub fn pass_paused(&mut self) {
+        self.passed_paused = true;
     }
 
     /// Everything may be pending again.
-    pub fn fall(&self) {
-        self.state().fall_to_zero();
+    pub fn fall(&mut self, now: Instant) {
+        for lane in &mut self.lanes {
+            *lane = Lane {
+                falls: lane.falls + 1,
+                ..Lane::default()
+            };
+        }
+        self.horizon = Horizon::default();
+        self.passed_paused = false;
+        self.fallen_at = now;
     }
 
     /// The holding failures of a lane are not those that its floor rests on: held rows may be free.
     /// Gives the mark to read with, in place of the one that the claim began with.
-    pub fn fall_to_firm(&self, lane: usize, mark: Mark, holding: i64) -> Mark {
-        let lane = &mut self.state().lanes[lane];
+    pub fn fall_to_firm(&mut self, lane: usize, mark: Mark, holding: i64) -> Mark {
+        let lane = &mut self.lanes[lane];
         let known = lane.falls == mark.falls;
         lane.floor = lane.firm;
         lane.holding = holding;
@@ -151,9 +147,9 @@ impl Floors {
     /// Raises a lane's floor to what a claim emptied, no higher than the horizon it began with. Under
     /// another set of holding failures than the mark's, what lies below it may be claimable again:
     /// then nothing rises.
-    pub fn raise(&self, lane: usize, mark: Mark, emptied: Emptied, horizon: i64) {
-        let lane = &mut self.state().lanes[lane];
-        lane.rests_until = emptied.barren.then(|| Instant::now() + REST);
+    pub fn raise(&mut self, lane: usize, mark: Mark, emptied: Emptied, horizon: i64, now: Instant) {
+        let lane = &mut self.lanes[lane];
+        lane.rests_until = emptied.barren.then(|| now + REST);
         if lane.falls != mark.falls || emptied.holding != mark.holding {
             return;
         }
@@ -165,53 +161,31 @@ impl Floors {
     }
 
     /// Whether the horizon is due for a new look at the writers.
-    pub fn wants_horizon(&self) -> bool {
-        let mut state = self.state();
-        let due = state
-            .horizon
-            .asked_at
-            .is_none_or(|at| at.elapsed() > HORIZON_EVERY);
+    pub fn wants_horizon(&mut self, now: Instant) -> bool {
+        let last = self.horizon.asked_at;
+        let due = last.is_none_or(|at| now.duration_since(at) > HORIZON_EVERY);
         if due {
-            state.horizon.asked_at = Some(Instant::now());
+            self.horizon.asked_at = Some(now);
         }
         due
     }
 
     /// Notes the visible `max(id)` and the transactions that then held a writer's lock.
-    pub fn look(&self, max_id: i64, writers: HashSet<String>) {
-        self.state().horizon.look(max_id, writers);
-    }
-
-    /// The id at or below which no row can become visible any more.
-    pub fn horizon(&self) -> i64 {
-        self.state().horizon.safe
-    }
-}
-
-impl State {
-    fn fall_to_zero(&mut self) {
-        for lane in &mut self.lanes {
-            *lane = Lane {
-                falls: lane.falls + 1,
-                ..Lane::default()
-            };
-        }
-        self.horizon = Horizon::default();
-        self.passed_paused = false;
-        self.fallen_at = Instant::now();
+    pub fn look(&mut self, max_id: i64, writers: BTreeSet<String>) {
+        self.horizon.look(max_id, writers);
     }
 }
 
 /// See the design notes above. `safe` rises only when every writer seen has ended.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Horizon {
     safe: i64,
-    waiting: Option<(i64, HashSet<String>)>,
+    waiting: Option<(i64, BTreeSet<String>)>,
     asked_at: Option<Instant>,
 }
 
 impl Horizon {
-    fn look(&mut self, max_id: i64, writers: HashSet<String>) {
+    fn look(&mut self, max_id: i64, writers: BTreeSet<String>) {
         match self.waiting.take() {
             None if writers.is_empty() => self.safe = self.safe.max(max_id),
             None => self.waiting = Some((max_id, writers)),
@@ -233,7 +207,7 @@ impl Horizon {
 mod tests {
     use super::*;
 
-    fn writers(names: &[&str]) -> HashSet<String> {
+    fn writers(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(ToString::to_string).collect()
     }
 
@@ -259,42 +233,46 @@ mod tests {
 
     #[test]
     fn a_floor_never_passes_the_horizon() {
-        let floors = Floors::new();
-        let mark = floors.marks()[3];
-        floors.raise(3, mark, emptied(None), 7);
-        assert_eq!(floors.marks()[3].floor, 7);
-        floors.raise(3, mark, emptied(Some(5)), 100);
-        assert_eq!(floors.marks()[3].floor, 7);
+        let now = Instant::now();
+        let mut floors = Floors::<4>::new(now);
+        let mark = floors.marks(now).0[3];
+        floors.raise(3, mark, emptied(None), 7, now);
+        assert_eq!(floors.marks(now).0[3].floor, 7);
+        floors.raise(3, mark, emptied(Some(5)), 100, now);
+        assert_eq!(floors.marks(now).0[3].floor, 7);
     }
 
     #[test]
     fn a_claim_begun_before_a_fall_raises_nothing() {
-        let floors = Floors::new();
-        let mark = floors.marks()[0];
-        floors.fall();
-        floors.raise(0, mark, emptied(None), 50);
-        assert_eq!(floors.marks()[0].floor, 0);
+        let now = Instant::now();
+        let mut floors = Floors::<4>::new(now);
+        let mark = floors.marks(now).0[0];
+        floors.fall(now);
+        floors.raise(0, mark, emptied(None), 50, now);
+        assert_eq!(floors.marks(now).0[0].floor, 0);
         // Nor does it by a mark that it is given later.
         let mark = floors.fall_to_firm(0, mark, 0);
-        floors.raise(0, mark, emptied(None), 50);
-        assert_eq!(floors.marks()[0].floor, 0);
+        floors.raise(0, mark, emptied(None), 50, now);
+        assert_eq!(floors.marks(now).0[0].floor, 0);
     }
 
     #[test]
     fn rows_passed_because_they_were_held_come_back_with_another_set_of_failures() {
-        let floors = Floors::new();
+        let now = Instant::now();
+        let mut floors = Floors::<4>::new(now);
         let held = Emptied {
             holding: 77,
             ..emptied(None)
         };
-        floors.raise(0, floors.marks()[0], emptied(Some(20)), 90);
-        let mark = floors.fall_to_firm(0, floors.marks()[0], 77);
-        floors.raise(0, mark, held, 90);
-        let mark = floors.marks()[0];
+        let mark = floors.marks(now).0[0];
+        floors.raise(0, mark, emptied(Some(20)), 90, now);
+        let mark = floors.fall_to_firm(0, mark, 77);
+        floors.raise(0, mark, held, 90, now);
+        let mark = floors.marks(now).0[0];
         assert_eq!((mark.floor, mark.holding), (90, 77));
         // That nothing is left above the floor now says nothing about what it passed.
-        floors.raise(0, mark, emptied(None), 95);
-        assert_eq!(floors.marks()[0].floor, 90);
+        floors.raise(0, mark, emptied(None), 95, now);
+        assert_eq!(floors.marks(now).0[0].floor, 90);
         assert_eq!(floors.fall_to_firm(0, mark, 0).floor, 20);
     }
 }

@@ -1,10 +1,7 @@
 //! The first round trip of a claim: begin, find lanes with work, lock up to a share of them, and ask
 //! whether failures matter.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::atomic::Ordering::Relaxed,
-};
+use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Instant};
 
 use sqlx::postgres::PgRow;
 
@@ -55,7 +52,7 @@ impl Outbox {
             scout.lock_lanes(self.ordering, want.lanes),
             scout.ask_for_failures(),
         ];
-        if self.floors.wants_horizon() {
+        if self.floors().wants_horizon(Instant::now()) {
             statements.extend([scout.find_empty_lanes(), scout.look_at_writers()]);
         }
         let rows = link.session.batch("claim", statements.join("; ")).await?;
@@ -106,16 +103,18 @@ impl Outbox {
                         holding: get(row, 2)?,
                         barren: false,
                     };
-                    self.floors.raise(number, marks[number], emptied, horizon);
+                    let now = Instant::now();
+                    self.floors()
+                        .raise(number, marks[number], emptied, horizon, now);
                 }
                 "writers" => {
                     let writers: &str = get(row, 2)?;
-                    let writers: HashSet<String> = writers
+                    let writers = writers
                         .split(',')
                         .filter(|writer| !writer.is_empty())
                         .map(Into::into)
                         .collect();
-                    self.floors.look(get(row, 1)?, writers);
+                    self.floors().look(get(row, 1)?, writers);
                 }
                 _ => {
                     // No schema change comes between this and the claim's end: the table is locked.
