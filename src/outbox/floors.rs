@@ -8,7 +8,8 @@
 //! * what a claim saw: every row at or below it was settled, or is excluded by a failure;
 //! * the [`Horizon`]: a visible `max(id)` taken *before* asking which transactions hold a writer's lock
 //!   on the table, once all of those have ended. Ids become visible out of order; whoever may still
-//!   fill a hole drew its id under that lock. (A bare `max(id)` strands a late commit; xids do not
+//!   fill a hole drew its id under that lock, and keeps it to its end, if by another name once it is
+//!   prepared for two-phase commit. (A bare `max(id)` strands a late commit; xids do not
 //!   do: a writer may have an id and no xid yet.)
 //!
 //! A floor that passed rows *held* by a failure falls back to `firm` when the lane's set of holding
@@ -122,7 +123,7 @@ impl<const N: usize> Floors<N> {
                 ..Lane::default()
             };
         }
-        self.horizon = Horizon::default();
+        self.horizon.fall();
         self.passed_paused = false;
         self.fallen_at = now;
     }
@@ -160,21 +161,31 @@ impl<const N: usize> Floors<N> {
         }
     }
 
-    /// Whether the horizon is due for a new look at the writers.
-    pub fn wants_horizon(&mut self, now: Instant) -> bool {
+    /// A look at the writers, if one is due.
+    pub fn wants_horizon(&mut self, now: Instant) -> Option<Look> {
         let last = self.horizon.asked_at;
         let due = last.is_none_or(|at| now.duration_since(at) > HORIZON_EVERY);
-        if due {
+        due.then(|| {
             self.horizon.asked_at = Some(now);
-        }
-        due
+            self.ask()
+        })
     }
 
-    /// Notes the visible `max(id)` and the transactions that then held a writer's lock.
-    pub fn look(&mut self, max_id: i64, writers: BTreeSet<String>) {
-        self.horizon.look(max_id, writers);
+    /// A look at the writers, due or not.
+    pub fn ask(&mut self) -> Look {
+        self.horizon.asked += 1;
+        Look(self.horizon.asked)
+    }
+
+    /// Notes what a look saw: the visible `max(id)`, and the transactions that then held a writer's lock.
+    pub fn look(&mut self, look: Look, max_id: i64, writers: BTreeSet<String>) {
+        self.horizon.look(look, max_id, writers);
     }
 }
+
+/// A look at the writers that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Look(u64);
 
 /// See the design notes above. `safe` rises only when every writer seen has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -182,25 +193,54 @@ struct Horizon {
     safe: i64,
     waiting: Option<(i64, BTreeSet<String>)>,
     asked_at: Option<Instant>,
+    /// The latest look asked for, and the latest when `waiting` was noted: that a writer is missing in
+    /// an older one does not say that it has ended.
+    asked: u64,
+    noted: u64,
 }
 
 impl Horizon {
-    fn look(&mut self, max_id: i64, writers: BTreeSet<String>) {
-        match self.waiting.take() {
-            None if writers.is_empty() => self.safe = self.safe.max(max_id),
-            None => self.waiting = Some((max_id, writers)),
-            Some((bound, mut awaited)) => {
-                awaited.retain(|writer| writers.contains(writer));
-                if awaited.is_empty() {
-                    self.safe = self.safe.max(bound);
-                    // This look starts the next wait.
-                    self.look(max_id, writers);
-                } else {
-                    self.waiting = Some((bound, awaited));
-                }
-            }
-        }
+    /// As new, but for the looks that are under way: they saw the table before.
+    fn fall(&mut self) {
+        *self = Self {
+            asked: self.asked,
+            noted: self.asked,
+            ..Self::default()
+        };
     }
+
+    fn look(&mut self, look: Look, max_id: i64, writers: BTreeSet<String>) {
+        if look.0 <= self.noted {
+            return;
+        }
+        if let Some((bound, mut awaited)) = self.waiting.take() {
+            let seen = awaited.len();
+            awaited.retain(|writer| writers.contains(writer) || is_prepared(writer));
+            if awaited.len() < seen {
+                // Whoever is gone by its own name may be one of these.
+                awaited.extend(writers.iter().filter(|name| is_prepared(name)).cloned());
+            }
+            awaited.retain(|writer| writers.contains(writer));
+            if !awaited.is_empty() {
+                self.waiting = Some((bound, awaited));
+                return;
+            }
+            self.safe = self.safe.max(bound);
+        }
+        // This look starts the next wait.
+        if writers.is_empty() {
+            self.safe = self.safe.max(max_id);
+        } else {
+            self.waiting = Some((max_id, writers));
+        }
+        self.noted = self.asked;
+    }
+}
+
+/// `pg_locks.virtualtransaction` of a transaction that is prepared for two-phase commit: preparing it
+/// gives its locks this new name.
+fn is_prepared(writer: &str) -> bool {
+    writer.starts_with("-1/")
 }
 
 #[cfg(test)]
@@ -221,14 +261,44 @@ mod tests {
 
     #[test]
     fn the_horizon_waits_for_every_writer_seen_with_the_id() {
-        let mut horizon = Horizon::default();
-        horizon.look(10, writers(&["1/1", "2/7"]));
-        horizon.look(20, writers(&["2/7", "3/1"]));
-        assert_eq!(horizon.safe, 0);
-        horizon.look(30, writers(&["3/1"]));
-        assert_eq!(horizon.safe, 10);
-        horizon.look(40, writers(&[]));
-        assert_eq!(horizon.safe, 40);
+        let mut floors = Floors::<1>::new(Instant::now());
+        let mut look = |max_id, names: &[&str]| {
+            let look = floors.ask();
+            floors.look(look, max_id, writers(names));
+            floors.horizon.safe
+        };
+        assert_eq!(look(10, &["1/1", "2/7"]), 0);
+        assert_eq!(look(20, &["2/7", "3/1"]), 0);
+        assert_eq!(look(30, &["3/1"]), 10);
+        assert_eq!(look(40, &[]), 40);
+    }
+
+    #[test]
+    fn a_look_that_comes_late_says_nothing_of_writers_that_began_after_it() {
+        let mut floors = Floors::<1>::new(Instant::now());
+        let (late, in_time) = (floors.ask(), floors.ask());
+        floors.look(in_time, 20, writers(&["2/7"]));
+        floors.look(late, 10, writers(&[]));
+        assert_eq!(floors.horizon.safe, 0);
+        // Nor does one that saw the table before a fall.
+        let late = floors.ask();
+        floors.fall(Instant::now());
+        floors.look(late, 90, writers(&[]));
+        assert_eq!(floors.horizon.safe, 0);
+    }
+
+    #[test]
+    fn the_horizon_waits_for_a_writer_that_goes_on_as_a_prepared_transaction() {
+        let mut floors = Floors::<1>::new(Instant::now());
+        let mut look = |max_id, names: &[&str]| {
+            let look = floors.ask();
+            floors.look(look, max_id, writers(names));
+            floors.horizon.safe
+        };
+        look(10, &["1/1"]);
+        assert_eq!(look(20, &["-1/900"]), 0);
+        // One that was prepared later is not waited for: there may always be one.
+        assert_eq!(look(30, &["-1/901"]), 10);
     }
 
     #[test]

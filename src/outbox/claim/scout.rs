@@ -9,7 +9,7 @@ use super::{Claim, Lane, Want, array, exclusions, holding_sql, text_array};
 use crate::outbox::{
     Link, Ordering, Outbox,
     error::DbError,
-    floors::{Emptied, Mark},
+    floors::{Emptied, Look, Mark},
     table::{LANES, Table, get, stamp_sql},
 };
 
@@ -52,11 +52,12 @@ impl Outbox {
             scout.lock_lanes(self.ordering, want.lanes),
             scout.ask_for_failures(),
         ];
-        if self.floors().wants_horizon(Instant::now()) {
+        let look = self.floors().wants_horizon(Instant::now());
+        if look.is_some() {
             statements.extend([scout.find_empty_lanes(), scout.look_at_writers()]);
         }
         let rows = link.session.batch("claim", statements.join("; ")).await?;
-        let claim = self.read_scouted(&rows, &link.table, marks, horizon)?;
+        let claim = self.read_scouted(&rows, &link.table, marks, horizon, look)?;
         self.failures_seen.store(claim.failures, Relaxed);
         Ok(claim)
     }
@@ -67,6 +68,7 @@ impl Outbox {
         table: &Table,
         marks: &[Mark; LANES],
         horizon: i64,
+        look: Option<Look>,
     ) -> Result<Claim, DbError> {
         let mut claim = Claim {
             events: Vec::new(),
@@ -114,7 +116,9 @@ impl Outbox {
                         .filter(|writer| !writer.is_empty())
                         .map(Into::into)
                         .collect();
-                    self.floors().look(get(row, 1)?, writers);
+                    if let Some(look) = look {
+                        self.floors().look(look, get(row, 1)?, writers);
+                    }
                 }
                 _ => {
                     // No schema change comes between this and the claim's end: the table is locked.
