@@ -8,8 +8,8 @@
 //! * what a claim saw: every row at or below it was settled, or is excluded by a failure;
 //! * the [`Horizon`]: a visible `max(id)` taken *before* asking which transactions hold a writer's lock
 //!   on the table, once all of those have ended. Ids become visible out of order; whoever may still
-//!   fill a hole drew its id under that lock, and keeps it to its end, if by another name once it is
-//!   prepared for two-phase commit. (A bare `max(id)` strands a late commit; xids do not
+//!   fill a hole drew its id under that lock, and keeps it to its end, if by another name where a
+//!   prepared transaction outlives a restart. (A bare `max(id)` strands a late commit; xids do not
 //!   do: a writer may have an id and no xid yet.)
 //!
 //! A floor that passed rows *held* by a failure falls back to `firm` when the lane's set of holding
@@ -214,13 +214,12 @@ impl Horizon {
             return;
         }
         if let Some((bound, mut awaited)) = self.waiting.take() {
-            let seen = awaited.len();
-            awaited.retain(|writer| writers.contains(writer) || is_prepared(writer));
-            if awaited.len() < seen {
-                // Whoever is gone by its own name may be one of these.
+            let gone = |name: &String| !is_prepared(name) && !writers.contains(name);
+            if awaited.iter().any(gone) {
+                // It may be one of these now.
                 awaited.extend(writers.iter().filter(|name| is_prepared(name)).cloned());
             }
-            awaited.retain(|writer| writers.contains(writer));
+            awaited.retain(|name| writers.contains(name));
             if !awaited.is_empty() {
                 self.waiting = Some((bound, awaited));
                 return;
@@ -237,8 +236,8 @@ impl Horizon {
     }
 }
 
-/// `pg_locks.virtualtransaction` of a transaction that is prepared for two-phase commit: preparing it
-/// gives its locks this new name.
+/// `pg_locks.virtualtransaction` of a transaction that is prepared for two-phase commit, once the
+/// server restarted (which a pooler may hide); before 14.1, once it was prepared.
 fn is_prepared(writer: &str) -> bool {
     writer.starts_with("-1/")
 }

@@ -31,7 +31,8 @@ pub enum Row {
     Unborn,
     /// Its id is drawn, its transaction open.
     Open,
-    /// Its transaction is prepared for two-phase commit: it holds its locks under another name.
+    /// Its transaction is prepared for two-phase commit, and holds its locks under another name since
+    /// the server restarted.
     Prepared,
     Pending,
     Published,
