@@ -150,8 +150,8 @@ impl Storm {
             }
             Strike::RestartPostgres => self.control_server("postgres", "stop").await,
             Strike::KillPostgres => self.control_server("postgres", "kill").await,
-            Strike::RestartBroker => self.control_server(self.broker_name(), "stop").await,
-            Strike::KillBroker => self.control_server(self.broker_name(), "kill").await,
+            Strike::RestartBroker => self.control_server(self.broker.kind.server(), "stop").await,
+            Strike::KillBroker => self.control_server(self.broker.kind.server(), "kill").await,
         }
         String::new()
     }

@@ -172,9 +172,7 @@ impl History {
                 Fate::Unknown => None,
             };
             if told.is_some_and(|told| told != there) {
-                wrong.add(number, || {
-                    format!("the writer was told {:?}", written.fate)
-                });
+                wrong.add(number, || format!("the writer was told {:?}", written.fate));
             }
         }
         wrong.report(verdict);
@@ -299,14 +297,11 @@ impl History {
                 format!("{} dead, and {} should be", dead.len(), expected.len())
             });
         }
-        let accounted = (self.left.published)
-            .map(|published| published + dead.len() + self.left.pending.len());
+        let accounted =
+            (self.left.published).map(|published| published + dead.len() + self.left.pending.len());
         if accounted.is_some_and(|accounted| accounted != self.rows.len()) {
             wrong.add(u64::MAX, || {
-                format!(
-                    "inserted {}, accounted for {accounted:?}",
-                    self.rows.len()
-                )
+                format!("inserted {}, accounted for {accounted:?}", self.rows.len())
             });
         }
         wrong.report(verdict);
@@ -322,7 +317,9 @@ impl History {
                 continue; // nothing need be left to arrive
             }
             let next = arrived.partition_point(|&at| at < fault.until);
-            let recovery = arrived.get(next).map_or(Duration::MAX, |&at| at - fault.until);
+            let recovery = arrived
+                .get(next)
+                .map_or(Duration::MAX, |at| at.saturating_sub(fault.until));
             verdict.recovery = verdict.recovery.max(recovery);
             if recovery > RECOVERY {
                 verdict.violations.push(Violation {
@@ -346,7 +343,11 @@ impl History {
             verdict.recovery
         );
         for violation in &verdict.violations {
-            let _ = writeln!(text, "BROKEN: {}: {}", violation.invariant, violation.detail);
+            let _ = writeln!(
+                text,
+                "BROKEN: {}: {}",
+                violation.invariant, violation.detail
+            );
         }
         let bad = verdict.violations.iter().find_map(|v| v.number);
         if let Some(number) = bad.filter(|&number| number != u64::MAX) {
@@ -365,7 +366,10 @@ impl History {
             Some(id) => format!("event {number} (id {id}, key {})", written.key),
             None => format!("event {number} (not in the database)"),
         };
-        let mut lines = vec![(written.at, format!("{} ended {:?}", name(number), written.fate))];
+        let mut lines = vec![(
+            written.at,
+            format!("{} ended {:?}", name(number), written.fate),
+        )];
         // The four nearest of its key on either side.
         let mut key: Vec<(i64, u64)> = (self.rows.iter())
             .filter(|row| self.written[index(row.number)].key == written.key)
@@ -383,7 +387,12 @@ impl History {
             }
         }
         for charge in self.charges.iter().filter(|charge| close(charge.number)) {
-            let what = format!("{} {} after {}", name(charge.number), charge.state, charge.attempts);
+            let what = format!(
+                "{} {} after {}",
+                name(charge.number),
+                charge.state,
+                charge.attempts
+            );
             lines.push((charge.at, format!("{what}: {}", charge.reason)));
         }
         let slack = Duration::from_secs(20);

@@ -30,12 +30,18 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_faults_everything_arrives_once_through_kafka() {
-    Plan::calm(Kind::Kafka, 1, 20_000).run().await.assert_as_promised();
+    Plan::calm(Kind::Kafka, 1, 20_000)
+        .run()
+        .await
+        .assert_as_promised();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_faults_everything_arrives_once_through_rabbitmq() {
-    Plan::calm(Kind::Rabbitmq, 2, 20_000).run().await.assert_as_promised();
+    Plan::calm(Kind::Rabbitmq, 2, 20_000)
+        .run()
+        .await
+        .assert_as_promised();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +85,11 @@ async fn rolling_restarts(kind: Kind, seed: u64, stops: usize, events: u64) {
 #[ignore = "takes minutes: make torture"]
 async fn torture() {
     let sink = std::env::var("TORTURE_SINK").unwrap();
-    let kind = if sink == "kafka" { Kind::Kafka } else { Kind::Rabbitmq };
+    let kind = if sink == "kafka" {
+        Kind::Kafka
+    } else {
+        Kind::Rabbitmq
+    };
     let seed = setting("TORTURE_SEED", fastrand::u64(..));
     println!("TORTURE_SINK={sink} TORTURE_SEED={seed}");
     let kills = usize::try_from(setting("TORTURE_KILLS", 200)).unwrap();
@@ -99,7 +109,11 @@ async fn torture() {
 #[ignore = "takes minutes: make torture"]
 async fn torture_by_stops() {
     let sink = std::env::var("TORTURE_SINK").unwrap();
-    let kind = if sink == "kafka" { Kind::Kafka } else { Kind::Rabbitmq };
+    let kind = if sink == "kafka" {
+        Kind::Kafka
+    } else {
+        Kind::Rabbitmq
+    };
     let stops = usize::try_from(setting("TORTURE_KILLS", 200)).unwrap();
     let seed = setting("TORTURE_SEED", fastrand::u64(..));
     rolling_restarts(kind, seed, stops, setting("TORTURE_ROWS", 1_000_000)).await;

@@ -29,7 +29,7 @@ const BATCH: usize = 500;
 /// What one relay may have published and not settled: its workers' batches.
 pub const IN_FLIGHT: usize = 4 * BATCH;
 /// How long a backlog may stand still at the end.
-const STANDSTILL: Duration = Duration::from_secs(60);
+const STANDSTILL: Duration = Duration::from_mins(1);
 
 /// What a storm is made of.
 pub struct Plan {
@@ -57,7 +57,7 @@ impl Plan {
             keys: 400,
             poison_every: 0,
             strikes: Vec::new(),
-            delete: seed % 2 == 0,
+            delete: seed.is_multiple_of(2),
             own_servers: false,
         }
     }
@@ -93,7 +93,11 @@ impl Aftermath {
         if !self.verdict.broken().is_empty() {
             let path = std::env::temp_dir().join(format!("outboxd-storm-{:x}.log", self.seed));
             std::fs::write(&path, &self.logs).unwrap();
-            panic!("seed {}\n{report}the relays' logs: {}", self.seed, path.display());
+            panic!(
+                "seed {}\n{report}the relays' logs: {}",
+                self.seed,
+                path.display()
+            );
         }
         println!("seed {}: {report}", self.seed);
     }
@@ -116,7 +120,7 @@ pub struct Storm {
     /// Relays that stand still, and when they are to wake.
     pub frozen: Vec<(Duration, Relay)>,
     relays: Vec<Relay>,
-    services: Option<PrivateServices>,
+    services: Option<Arc<PrivateServices>>,
     journal: Arc<Journal>,
     reader: Reader,
     flags: Vec<String>,
@@ -157,12 +161,15 @@ impl Plan {
 impl Storm {
     async fn begin(plan: &Plan) -> Self {
         let services = plan.own_servers.then(|| {
-            tokio::task::block_in_place(|| PrivateServices::up(&["postgres", name(plan.kind)]))
+            let servers = ["postgres", plan.kind.server()];
+            Arc::new(tokio::task::block_in_place(|| {
+                PrivateServices::up(&servers)
+            }))
         });
         let (database, mut broker) = match &services {
             Some(services) => (
                 Database::on(&services.env("TEST_POSTGRES_URL")).await,
-                Broker::of(services, plan.kind),
+                Broker::of(Arc::clone(services), plan.kind),
             ),
             None => (Database::new().await, Broker::shared(plan.kind)),
         };
@@ -210,10 +217,6 @@ impl Storm {
         self.journal.started.elapsed()
     }
 
-    pub fn broker_name(&self) -> &'static str {
-        name(self.broker.kind)
-    }
-
     pub fn start_relay(&mut self) {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         self.relays.push(Relay::run(&flags));
@@ -223,7 +226,10 @@ impl Storm {
     pub async fn take_relay(&mut self) -> Relay {
         let victim = self.rng.usize(0..self.relays.len());
         let relay = self.relays.swap_remove(victim);
-        until("a relay listens", || async { relay.get("/livez").await.is_some() }).await;
+        until("a relay listens", || async {
+            relay.get("/livez").await.is_some()
+        })
+        .await;
         relay
     }
 
@@ -345,13 +351,6 @@ impl Storm {
             }
             sleep(Duration::from_millis(50)).await;
         }
-    }
-}
-
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Kafka => "kafka",
-        Kind::Rabbitmq => "rabbitmq",
     }
 }
 

@@ -120,7 +120,11 @@ impl Journal {
     pub fn expected(&self, number: u64) -> Option<(String, String)> {
         let events = self.events.lock().unwrap();
         let event = events.get(usize::try_from(number).ok()?)?.as_ref()?;
-        let pad = if event.poison { self.load.poison_bytes } else { 0 };
+        let pad = if event.poison {
+            self.load.poison_bytes
+        } else {
+            0
+        };
         Some((key_name(event.key), payload(number, pad)))
     }
 
@@ -275,9 +279,10 @@ async fn insert(
     keys: &[u32],
     poison: &[bool],
 ) -> Result<(), sqlx::Error> {
-    let payloads = numbers.iter().zip(poison).map(|(&number, poison)| {
-        payload(number, if *poison { load.poison_bytes } else { 0 })
-    });
+    let payloads = numbers
+        .iter()
+        .zip(poison)
+        .map(|(&number, poison)| payload(number, if *poison { load.poison_bytes } else { 0 }));
     let headers = numbers.iter().zip(poison).map(|(number, poison)| {
         let sendable = !poison || load.poison_bytes > 0;
         let n = if sendable { "n" } else { "" };
@@ -354,5 +359,8 @@ pub async fn left(database: &Database, journal: &Journal, deleted: bool) -> Left
 
 async fn rows(database: &Database, sql: &str) -> Vec<sqlx::postgres::PgRow> {
     let query = sqlx::query(AssertSqlSafe(sql.to_owned()));
-    query.fetch_all(&mut database.connect().await).await.unwrap()
+    query
+        .fetch_all(&mut database.connect().await)
+        .await
+        .unwrap()
 }
