@@ -100,6 +100,9 @@ impl Aftermath {
             );
         }
         println!("seed {}: {report}", self.seed);
+        if std::env::var("TORTURE_LOGS").is_ok() {
+            std::fs::write(std::env::var("TORTURE_LOGS").unwrap(), &self.logs).unwrap();
+        }
     }
 
     /// The longest stop but for the slowest hundredth.
@@ -299,11 +302,18 @@ impl Storm {
     async fn recover(&self) {
         let (before, started) = (self.reader.count(), Instant::now());
         while self.reader.count() == before && started.elapsed() < RECOVERY {
-            if self.reader.count() as u64 >= self.journal.begun() {
+            if self.pending().await == 0 {
                 return;
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Events that are neither published nor dead.
+    async fn pending(&self) -> i64 {
+        let sql = "select count(*) from outbox o where published_at is null
+             and not exists (select from outbox_failures f where f.id = o.id and f.state = 'dead')";
+        self.database.number(sql).await
     }
 
     async fn finish(mut self, plan: &Plan) -> Aftermath {
@@ -313,7 +323,7 @@ impl Storm {
         }
         self.await_the_backlog().await;
         while !self.relays.is_empty() {
-            self.stop_relay().await;
+            println!("          a last stop{}", self.stop_relay().await);
             self.relays.pop(); // the one in its place
         }
         let history = History {
@@ -337,11 +347,9 @@ impl Storm {
 
     /// Waits until nothing is pending but what is dead, as long as it becomes less.
     async fn await_the_backlog(&self) {
-        let pending = "select count(*) from outbox o where published_at is null
-             and not exists (select from outbox_failures f where f.id = o.id and f.state = 'dead')";
         let (mut least, mut since) = (i64::MAX, Instant::now());
         loop {
-            let left = self.database.number(pending).await;
+            let left = self.pending().await;
             if left < least {
                 (least, since) = (left, Instant::now());
             }

@@ -256,7 +256,7 @@ impl Writer {
                 .await?;
         }
         insert(&mut transaction, &self.journal.load, numbers, keys, poison).await?;
-        if self.rng.u32(0..100) == 0 {
+        if self.rng.u32(0..400) == 0 {
             // Others draw higher ids meanwhile, and commit them first.
             let pause = self.rng.u64(0..1500);
             tokio::time::sleep(Duration::from_millis(pause)).await;
