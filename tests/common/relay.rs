@@ -116,6 +116,10 @@ impl Relay {
             .unwrap_or_else(|| panic!("no metric {name}"))
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: &str) {
         let done = Command::new("kill")
             .args([signal, &self.child.id().to_string()])

@@ -21,6 +21,7 @@ use crate::{
     consumer::Reader,
     faults::Strike,
     history::{History, Injected, RECOVERY, Verdict},
+    watch::Watch,
     writers::{self, Journal, Load},
 };
 
@@ -45,6 +46,8 @@ pub struct Plan {
     pub delete: bool,
     /// Whether PostgreSQL and the broker are of its own, and may be restarted.
     pub own_servers: bool,
+    /// How long the events and strikes are to take; as they come, if not given.
+    pub lasts: Option<Duration>,
 }
 
 impl Plan {
@@ -59,6 +62,7 @@ impl Plan {
             strikes: Vec::new(),
             delete: seed.is_multiple_of(2),
             own_servers: false,
+            lasts: None,
         }
     }
 
@@ -138,10 +142,19 @@ impl Plan {
     pub async fn run(self) -> Aftermath {
         let mut storm = Storm::begin(&self).await;
         let writers = storm.journal.write(&storm.database.url, self.seed);
+        let strikes = u32::try_from(self.strikes.len()).unwrap();
+        let watch = self
+            .lasts
+            .map(|_| Watch::start(&storm.database, storm.pids()));
         for (number, strike) in (1..).zip(&self.strikes) {
-            let strikes = self.strikes.len() as u64;
-            storm.journal.allow(self.events * number / strikes);
-            sleep(Duration::from_millis(storm.rng.u64(50..600))).await;
+            if let Some(lasts) = self.lasts {
+                storm.flow(&self, lasts * number / strikes).await;
+            } else {
+                storm
+                    .journal
+                    .allow(self.events * u64::from(number) / u64::from(strikes));
+                sleep(Duration::from_millis(storm.rng.u64(50..600))).await;
+            }
             storm.wake_frozen().await;
             storm.strike(*strike).await;
             storm.recover().await;
@@ -156,6 +169,9 @@ impl Plan {
         storm.journal.allow(self.events);
         for writer in writers {
             writer.await.unwrap();
+        }
+        if let Some(watch) = watch {
+            watch.assert_flat().await;
         }
         storm.finish(&self).await
     }
@@ -218,6 +234,10 @@ impl Storm {
     /// Since the beginning.
     pub fn now(&self) -> Duration {
         self.journal.started.elapsed()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.relays.iter().map(Relay::pid).collect()
     }
 
     pub fn start_relay(&mut self) {
@@ -295,6 +315,21 @@ impl Storm {
                 echo: RECOVERY,
                 may_repeat: IN_FLIGHT,
             });
+        }
+    }
+
+    /// Lets events be written evenly, until then.
+    async fn flow(&self, plan: &Plan, until: Duration) {
+        let lasts = plan.lasts.unwrap_or_default().as_secs_f64();
+        while self.now() < until {
+            let share = self.now().as_secs_f64() / lasts;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share"
+            )]
+            self.journal.allow((plan.events as f64 * share) as u64);
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
