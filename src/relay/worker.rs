@@ -82,7 +82,9 @@ impl Relay {
                 Ok(Turn::Owing(confirmed, error)) => {
                     link = None;
                     self.failed(&error);
-                    self.pay(&confirmed, &stop).await;
+                    if !defect!(ForgetDebt) {
+                        self.pay(&confirmed, &stop).await;
+                    }
                 }
                 Err(error) => {
                     link = None;
