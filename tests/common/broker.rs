@@ -1,11 +1,16 @@
 //! Both brokers, as a test of the whole relay uses them.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use lapin::types::{AMQPValue, FieldTable};
 use rdkafka::Message as _;
 
-use super::{PrivateServices, env, kafka, rabbitmq, unique};
+use super::{
+    PrivateServices, address_in, env, kafka, proxy::Proxy, rabbitmq, unique, with_address,
+};
 
 /// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,11 +19,23 @@ pub enum Kind {
     Rabbitmq,
 }
 
+impl Kind {
+    /// Its name, as `services.sh` and the metrics have it.
+    pub fn server(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Rabbitmq => "rabbitmq",
+        }
+    }
+}
+
 /// A broker, and the flags that make a relay use it.
 pub struct Broker {
     pub kind: Kind,
+    /// For what a test does itself; the relay's is in the flags.
     pub address: String,
-    services: Option<PrivateServices>,
+    entrance: String,
+    services: Option<Arc<PrivateServices>>,
 }
 
 /// A delivery as a consumer sees it: the order is the broker's, per key.
@@ -30,7 +47,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    fn of_rabbitmq(delivery: lapin::message::Delivery) -> Self {
+    pub fn of_rabbitmq(delivery: lapin::message::Delivery) -> Self {
         let mut headers = rabbitmq::headers(&delivery).into_iter();
         Self {
             id: rabbitmq::text(delivery.properties.message_id().as_ref()),
@@ -56,6 +73,7 @@ impl Broker {
         };
         Self {
             kind,
+            entrance: address.clone(),
             address,
             services: None,
         }
@@ -63,47 +81,62 @@ impl Broker {
 
     /// A broker of one's own, to be stopped and started.
     pub async fn private(kind: Kind) -> Self {
-        let server = match kind {
-            Kind::Kafka => "kafka",
-            Kind::Rabbitmq => "rabbitmq",
-        };
-        let services = tokio::task::spawn_blocking(move || PrivateServices::up(server))
-            .await
-            .unwrap();
+        let services = tokio::task::spawn_blocking(move || PrivateServices::up(&[kind.server()]));
+        Self::of(Arc::new(services.await.unwrap()), kind)
+    }
+
+    /// The broker of a private set of servers.
+    pub fn of(services: Arc<PrivateServices>, kind: Kind) -> Self {
         let address = match kind {
             Kind::Kafka => services.env("TEST_KAFKA_BROKERS"),
             Kind::Rabbitmq => services.env("TEST_RABBITMQ_URL"),
         };
         Self {
             kind,
+            entrance: address.clone(),
             address,
             services: Some(services),
         }
     }
 
+    /// Puts a proxy before it: the relay's flags lead there from now on, a test's own calls do not.
+    /// Before a Kafka there can be one proxy at a time, as the broker says where it is.
+    pub async fn behind_proxy(&mut self) -> Proxy {
+        let variable = |name| match &self.services {
+            Some(services) => services.env(name),
+            None => env(name),
+        };
+        match self.kind {
+            Kind::Kafka => {
+                let behind = variable("TEST_KAFKA_BEHIND_PROXY");
+                self.entrance = variable("TEST_KAFKA_PROXIED_BROKERS");
+                Proxy::at(&self.entrance, &behind).await
+            }
+            Kind::Rabbitmq => {
+                let proxy = Proxy::before(address_in(&self.address)).await;
+                self.entrance = with_address(&self.address, &proxy.address());
+                proxy
+            }
+        }
+    }
+
     /// `stop`, `start`, … of a private broker.
     pub fn control(&self, command: &str) {
-        let server = match self.kind {
-            Kind::Kafka => "kafka",
-            Kind::Rabbitmq => "rabbitmq",
-        };
-        self.services.as_ref().unwrap().run(&[command, server]);
+        let services = self.services.as_ref().unwrap();
+        services.run(&[command, self.kind.server()]);
     }
 
     /// The relay's flags.
     pub fn flags(&self) -> [&str; 2] {
         match self.kind {
-            Kind::Kafka => ["--kafka-brokers", &self.address],
-            Kind::Rabbitmq => ["--rabbitmq-url", &self.address],
+            Kind::Kafka => ["--kafka-brokers", &self.entrance],
+            Kind::Rabbitmq => ["--rabbitmq-url", &self.entrance],
         }
     }
 
     /// The metrics' label.
     pub fn label(&self) -> &'static str {
-        match self.kind {
-            Kind::Kafka => "kafka",
-            Kind::Rabbitmq => "rabbitmq",
-        }
+        self.kind.server()
     }
 
     /// A destination that exists.

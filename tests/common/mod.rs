@@ -10,6 +10,7 @@
 pub mod broker;
 pub mod database;
 pub mod kafka;
+pub mod proxy;
 pub mod rabbitmq;
 pub mod relay;
 pub mod sending;
@@ -36,16 +37,28 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{:x}-{pid:x}-{count}", time.as_micros())
 }
 
+/// The `host:port` in a URL.
+pub fn address_in(url: &str) -> &str {
+    let (_, rest) = url.split_once('@').unwrap();
+    rest.split_once('/').unwrap().0
+}
+
+/// The same URL with another `host:port`.
+pub fn with_address(url: &str, address: &str) -> String {
+    url.replacen(address_in(url), address, 1)
+}
+
 /// A set of servers of one's own, to be stopped and started; gone when dropped.
 pub struct PrivateServices {
     dir: PathBuf,
 }
 
 impl PrivateServices {
-    pub fn up(server: &str) -> Self {
+    /// Starts such servers.
+    pub fn up(servers: &[&str]) -> Self {
         let dir = std::env::temp_dir().join(unique("outboxd-services"));
         let services = Self { dir };
-        services.run(&["up", server]);
+        services.run(&[&["up"], servers].concat());
         services
     }
 

@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2154
 # Apache Kafka, one node, KRaft. Listeners: PLAINTEXT, SSL, and SASL_SSL for alice and admin by
-# SCRAM-SHA-256 and by PLAIN. The jars are fetched once for all sets.
+# SCRAM-SHA-256 and by PLAIN; and PROXIED, which a client can only use where a test has put a proxy:
+# clients go where a broker says that it is. The jars are fetched once for all sets.
 
 kafka_home() { echo "$cache/kafka-$(sha256sum <"$here/kafka/pom.xml" | cut -c -12)"; }
 
@@ -45,16 +46,16 @@ start_kafka() {
         cp "$dir/tls/keystore.pem" "$home/"
         local plain='org.apache.kafka.common.security.plain.PlainLoginModule'
         local scram='org.apache.kafka.common.security.scram.ScramLoginModule'
-        local at=127.0.0.1 listeners
+        local at=127.0.0.1 listeners proxied=PROXIED://127.0.0.1
         listeners="PLAINTEXT://$at:$((port + 2)),SSL://$at:$((port + 3)),SASL_SSL://$at:$((port + 4))"
         cat >"$home/server.properties" <<EOF
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@$at:$((port + 5))
 controller.listener.names=CONTROLLER
-listeners=$listeners,CONTROLLER://$at:$((port + 5))
-advertised.listeners=$listeners
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+listeners=$listeners,$proxied:$((port + 10)),CONTROLLER://$at:$((port + 5))
+advertised.listeners=$listeners,$proxied:$((port + 11))
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 ssl.keystore.type=PEM
 ssl.keystore.location=$home/keystore.pem

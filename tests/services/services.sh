@@ -26,7 +26,7 @@ root=$(cd "$here/../.." && pwd -P)
 dir=$(realpath -m -- "${SERVICES_DIR:-$root/.services}")
 cache=$(realpath -m -- "${SERVICES_CACHE:-$root/.services/cache}")
 data=/dev/null # where the servers keep their files: see find_state
-port=0         # first of this set's ten ports
+port=0         # first of this set's twelve ports
 all=(postgres kafka rabbitmq pgbouncer)
 
 # The caller's settings for some other server are not ours, and neither are its open files: a
@@ -140,8 +140,8 @@ find_state() {
 make_state() {
     local tries offset
     for tries in {1..500}; do
-        port=$((20000 + RANDOM % 1200 * 10)) # below the kernel's own range for outgoing connections
-        for offset in {0..9}; do
+        port=$((20000 + RANDOM % 600 * 20)) # below the kernel's own range for outgoing connections
+        for offset in {0..11}; do
             if (exec 3<>"/dev/tcp/127.0.0.1/$((port + offset))") 2>/dev/null; then continue 2; fi
         done
         data=/var/tmp/outboxd-services-$port
@@ -326,6 +326,9 @@ environment() {
             if [[ $name == kafka ]]; then
                 export_line TEST_KAFKA_SSL_BROKERS "127.0.0.1:$((port + 3))"
                 export_line TEST_KAFKA_SASL_BROKERS "127.0.0.1:$((port + 4))"
+                # A test's proxy listens on the one and leads to the other.
+                export_line TEST_KAFKA_PROXIED_BROKERS "127.0.0.1:$((port + 11))"
+                export_line TEST_KAFKA_BEHIND_PROXY "127.0.0.1:$((port + 10))"
             elif [[ $name == rabbitmq ]]; then
                 export_line TEST_RABBITMQ_TLS_URL "amqps://guest:guest@localhost:$((port + 7))/%2f"
             fi
