@@ -29,7 +29,7 @@ use crate::{
     writers::{self, Journal},
 };
 
-const PARTITIONS: i32 = 4;
+pub const PARTITIONS: i32 = 4;
 const PREFETCH: u16 = 1000;
 
 /// Reads a topic or a queue until it is told that all is there.

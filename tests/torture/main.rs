@@ -12,8 +12,11 @@
 mod common;
 
 mod consumer;
+#[cfg(feature = "defects")]
+mod defects;
 mod faults;
 mod history;
+mod scenarios;
 mod storm;
 mod writers;
 

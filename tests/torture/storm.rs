@@ -15,21 +15,17 @@ use crate::{
         PrivateServices,
         broker::{Broker, Kind},
         database::Database,
+        kafka,
         proxy::Proxy,
+        rabbitmq,
         relay::{Relay, until},
+        unique,
     },
-    consumer::Reader,
+    consumer::{self, Reader},
     faults::Strike,
-    history::{History, Injected, RECOVERY, Verdict},
-    writers::{self, Journal, Load},
+    history::{Charge, History, Injected, RECOVERY, Stop, Verdict},
+    writers::{self, Journal, Load, Poison},
 };
-
-pub const REPLICAS: usize = 3;
-const BATCH: usize = 500;
-/// What one relay may have published and not settled: its workers' batches.
-pub const IN_FLIGHT: usize = 4 * BATCH;
-/// How long a backlog may stand still at the end.
-const STANDSTILL: Duration = Duration::from_mins(1);
 
 /// What a storm is made of.
 pub struct Plan {
@@ -39,12 +35,27 @@ pub struct Plan {
     pub keys: u32,
     /// One of so many events cannot be delivered.
     pub poison_every: u32,
+    pub poison: Poison,
     /// In this order.
     pub strikes: Vec<Strike>,
     /// Whether published rows are deleted.
     pub delete: bool,
     /// Whether PostgreSQL and the broker are of its own, and may be restarted.
     pub own_servers: bool,
+    /// Whether there is a proxy before the broker.
+    pub broker_proxied: bool,
+    /// RabbitMQ: how many events the queue takes before it refuses more.
+    pub room: Option<u32>,
+    pub replicas: usize,
+    /// Of each relay.
+    pub workers: usize,
+    pub batch: usize,
+    /// Further settings of the relays.
+    pub settings: &'static [&'static str],
+    /// The relays' deliberate defect, if any: see `src/defects.rs`.
+    pub defect: Option<String>,
+    /// How long a backlog may stand still at the end.
+    pub standstill: Duration,
 }
 
 impl Plan {
@@ -59,6 +70,15 @@ impl Plan {
             strikes: Vec::new(),
             delete: seed.is_multiple_of(2),
             own_servers: false,
+            poison: Poison::Unsendable,
+            broker_proxied: false,
+            room: None,
+            replicas: 3,
+            workers: 4,
+            batch: 500,
+            settings: &[],
+            defect: None,
+            standstill: Duration::from_mins(1),
         }
     }
 
@@ -73,12 +93,45 @@ impl Plan {
     }
 }
 
+impl Plan {
+    async fn destination(&self, broker: &Broker) -> String {
+        let name = unique("storm");
+        match (self.poison, self.room) {
+            (Poison::TooLarge(bytes), _) => {
+                let limit = (bytes * 2 / 3).to_string();
+                let settings = [("max.message.bytes", limit.as_str())];
+                kafka::create_topic(&broker.address, &name, consumer::PARTITIONS, &settings).await;
+            }
+            (_, Some(room)) => broker.create_refusing(&name, room).await,
+            _ => broker.create(&name).await,
+        }
+        if self.kind == Kind::Rabbitmq {
+            rabbitmq::bind(&broker.address, &name).await;
+        }
+        name
+    }
+
+    fn flags(&self, database_url: &str, broker: &Broker) -> Vec<String> {
+        let (batch, workers) = (self.batch.to_string(), self.workers.to_string());
+        let mut flags = vec!["--database-url", database_url];
+        flags.extend(broker.flags());
+        flags.extend(["--batch-size", &batch, "--workers", &workers]);
+        if !self.settings.contains(&"--publish-timeout") {
+            flags.extend(["--publish-timeout", "5s"]);
+        }
+        flags.extend(["--shutdown-timeout", "20s"]);
+        flags.extend(["--statement-timeout", "5s", "--lock-timeout", "2s"]);
+        let on_published = if self.delete { "delete" } else { "mark" };
+        flags.extend(["--on-published", on_published]);
+        flags.extend(self.settings);
+        flags.into_iter().map(Into::into).collect()
+    }
+}
+
 /// What a storm came to.
 pub struct Aftermath {
     pub history: History,
     pub verdict: Verdict,
-    /// How long relays took to end after SIGTERM, ascending.
-    pub stops: Vec<Duration>,
     seed: u64,
     logs: String,
 }
@@ -104,8 +157,10 @@ impl Aftermath {
 
     /// The longest stop but for the slowest hundredth.
     pub fn stops_p99(&self) -> Duration {
-        let rank = (self.stops.len() * 99).div_ceil(100);
-        self.stops[rank.max(1) - 1]
+        let stops = &self.history.stops;
+        let mut took: Vec<Duration> = stops.iter().map(|stop| stop.took).collect();
+        took.sort_unstable();
+        took[(took.len() * 99).div_ceil(100).max(1) - 1]
     }
 }
 
@@ -119,12 +174,19 @@ pub struct Storm {
     pub faults: Vec<Injected>,
     /// Relays that stand still, and when they are to wake.
     pub frozen: Vec<(Duration, Relay)>,
+    /// Relays that stand still for good.
+    pub lost: Vec<Relay>,
+    pub replicas: usize,
+    /// What one relay may have published and not settled: its workers' batches.
+    pub in_flight: usize,
+    pub topic: String,
+    environment: Option<String>,
     relays: Vec<Relay>,
     services: Option<Arc<PrivateServices>>,
     journal: Arc<Journal>,
     reader: Reader,
     flags: Vec<String>,
-    stops: Vec<Duration>,
+    stops: Vec<Stop>,
     logs: String,
     /// By the database's clock.
     epoch: f64,
@@ -174,30 +236,37 @@ impl Storm {
             None => (Database::new().await, Broker::shared(plan.kind)),
         };
         writers::prepare(&database).await;
-        let topic = broker.destination().await;
+        let topic = plan.destination(&broker).await;
         let (database_proxy, url) = database.through_proxy().await;
-        let broker_proxy = match services {
-            Some(_) => Some(broker.behind_proxy().await),
-            None => None,
+        let broker_proxy = if plan.broker_proxied || plan.own_servers {
+            Some(broker.behind_proxy().await)
+        } else {
+            None
         };
         let journal = Journal::new(Load {
             events: plan.events,
             keys: plan.keys,
             poison_every: plan.poison_every,
-            poison_bytes: 0,
+            poison: plan.poison,
+            refusable: plan.room.is_some(),
             topic: topic.clone(),
         });
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let reader = Reader::start(&broker, &topic, &journal);
         let mut storm = Self {
             rng: Rng::with_seed(plan.seed),
-            flags: flags(&url, &broker, plan.delete),
+            flags: plan.flags(&url, &broker),
             database,
             database_proxy,
             broker,
             broker_proxy,
             faults: Vec::new(),
             frozen: Vec::new(),
+            lost: Vec::new(),
+            replicas: plan.replicas,
+            in_flight: plan.workers * plan.batch,
+            topic,
+            environment: plan.defect.clone(),
             relays: Vec::new(),
             services,
             journal,
@@ -206,7 +275,7 @@ impl Storm {
             logs: String::new(),
             epoch: epoch.as_secs_f64(),
         };
-        for _ in 0..REPLICAS {
+        for _ in 0..plan.replicas {
             storm.start_relay();
         }
         storm
@@ -219,7 +288,10 @@ impl Storm {
 
     pub fn start_relay(&mut self) {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        self.relays.push(Relay::run(&flags));
+        let defect = self.environment.as_deref();
+        let environment = defect.map(|defect| ("OUTBOXD_DEFECT", defect));
+        let relay = Relay::run_in(environment.as_slice(), &flags);
+        self.relays.push(relay);
     }
 
     /// Any relay, once it works.
@@ -240,15 +312,20 @@ impl Storm {
 
     /// SIGTERM: it must end in order, and soon.
     pub async fn stop_relay(&mut self) -> String {
-        let mut relay = self.take_relay().await;
-        let started = Instant::now();
-        relay.signal("-TERM");
-        let status = relay.ended().await;
-        self.stops.push(started.elapsed());
-        self.keep_log(&relay);
-        assert!(status.success(), "{status}\n{}", relay.log());
+        let relay = self.take_relay().await;
+        let took = self.end_relay(relay).await;
         self.start_relay();
-        format!(" took {:?}", started.elapsed())
+        format!(" took {took:?}")
+    }
+
+    async fn end_relay(&mut self, mut relay: Relay) -> Duration {
+        let at = self.now();
+        relay.signal("-TERM");
+        let orderly = relay.ended().await.success();
+        let took = self.now().saturating_sub(at);
+        self.stops.push(Stop { at, took, orderly });
+        self.keep_log(&relay);
+        took
     }
 
     /// Runs statements that may fail for what else is going on.
@@ -278,19 +355,16 @@ impl Storm {
             .partition(|(wakes, _)| *wakes <= now);
         self.frozen = frozen;
         let due: Vec<(Duration, Relay)> = due;
-        for (_, mut relay) in due {
+        for (_, relay) in due {
             let from = self.now();
             relay.signal("-CONT");
-            relay.signal("-TERM");
-            let status = relay.ended().await;
-            assert!(status.success(), "{status}\n{}", relay.log());
-            self.keep_log(&relay);
+            self.end_relay(relay).await;
             self.faults.push(Injected {
                 what: "a frozen relay woke".into(),
                 from,
                 until: self.now(),
                 echo: RECOVERY,
-                may_repeat: IN_FLIGHT,
+                may_repeat: self.in_flight,
             });
         }
     }
@@ -299,11 +373,18 @@ impl Storm {
     async fn recover(&self) {
         let (before, started) = (self.reader.count(), Instant::now());
         while self.reader.count() == before && started.elapsed() < RECOVERY {
-            if self.reader.count() as u64 >= self.journal.begun() {
+            if self.pending().await == 0 {
                 return;
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Events that are neither published nor dead.
+    async fn pending(&self) -> i64 {
+        let sql = "select count(*) from outbox o where published_at is null
+             and not exists (select from outbox_failures f where f.id = o.id and f.state = 'dead')";
+        self.database.number(sql).await
     }
 
     async fn finish(mut self, plan: &Plan) -> Aftermath {
@@ -311,42 +392,44 @@ impl Storm {
             sleep(latest.saturating_sub(self.now())).await;
             self.wake_frozen().await;
         }
-        self.await_the_backlog().await;
+        self.await_the_backlog(plan.standstill).await;
         while !self.relays.is_empty() {
-            self.stop_relay().await;
-            self.relays.pop(); // the one in its place
+            let relay = self.take_relay().await;
+            self.end_relay(relay).await;
+        }
+        let charges = writers::charges(&self.database, self.epoch).await;
+        if plan.poison != Poison::Unsendable {
+            self.faults
+                .extend(charges.iter().map(|charge| refusal(charge, self.in_flight)));
         }
         let history = History {
             arrivals: self.reader.finish().await,
             written: self.journal.written(),
             rows: writers::ledger(&self.database).await,
-            charges: writers::charges(&self.database, self.epoch).await,
+            charges,
+            stops: self.stops,
             left: writers::left(&self.database, &self.journal, plan.delete).await,
             faults: self.faults,
         };
         let verdict = history.check();
-        self.stops.sort_unstable();
         Aftermath {
             history,
             verdict,
-            stops: self.stops,
             seed: plan.seed,
             logs: self.logs,
         }
     }
 
     /// Waits until nothing is pending but what is dead, as long as it becomes less.
-    async fn await_the_backlog(&self) {
-        let pending = "select count(*) from outbox o where published_at is null
-             and not exists (select from outbox_failures f where f.id = o.id and f.state = 'dead')";
+    async fn await_the_backlog(&self, standstill: Duration) {
         let (mut least, mut since) = (i64::MAX, Instant::now());
         loop {
-            let left = self.database.number(pending).await;
+            let left = self.pending().await;
             if left < least {
                 (least, since) = (left, Instant::now());
             }
             // What stays is what the checker will find.
-            if left == 0 || since.elapsed() > STANDSTILL {
+            if left == 0 || since.elapsed() > standstill {
                 return;
             }
             sleep(Duration::from_millis(50)).await;
@@ -354,13 +437,14 @@ impl Storm {
     }
 }
 
-fn flags(database_url: &str, broker: &Broker, delete: bool) -> Vec<String> {
-    let mut flags = vec!["--database-url", database_url];
-    flags.extend(broker.flags());
-    let batch = BATCH.to_string();
-    flags.extend(["--batch-size", &batch]);
-    flags.extend(["--publish-timeout", "5s", "--shutdown-timeout", "20s"]);
-    flags.extend(["--statement-timeout", "5s", "--lock-timeout", "2s"]);
-    flags.extend(["--on-published", if delete { "delete" } else { "mark" }]);
-    flags.into_iter().map(Into::into).collect()
+/// A message that the broker refuses takes its connection's or producer's others with it, which are
+/// sent again.
+fn refusal(charge: &Charge, in_flight: usize) -> Injected {
+    Injected {
+        what: format!("the broker refused event {}", charge.number),
+        from: charge.at.saturating_sub(Duration::from_secs(2)),
+        until: charge.at,
+        echo: Duration::from_secs(2),
+        may_repeat: in_flight,
+    }
 }
