@@ -138,8 +138,7 @@ impl Relay {
 
         stop.cancelled().await;
         tracing::info!("stopping: no more claims, waiting for what is in flight");
-        let grace = defect!(DropAtShutdown: Duration::ZERO, else self.settings.shutdown_timeout);
-        let drained = tokio::time::timeout(grace, workers.wait()).await;
+        let drained = tokio::time::timeout(self.settings.shutdown_timeout, workers.wait()).await;
         done.cancel();
         // They end between two calls to a server, which may have long deadlines.
         let ended = tokio::time::timeout(PARTING, watchers.wait()).await;

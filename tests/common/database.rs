@@ -51,7 +51,12 @@ impl Database {
 
     /// The same database through PgBouncer in transaction mode.
     pub fn through_pgbouncer(&self) -> String {
-        on_database(&env("TEST_PGBOUNCER_URL"), &self.name)
+        self.through(&env("TEST_PGBOUNCER_URL"))
+    }
+
+    /// The same database through a pooler of one's own.
+    pub fn through(&self, pooler: &str) -> String {
+        on_database(pooler, &self.name)
     }
 
     /// A proxy before the server, and the same database's URL through it.

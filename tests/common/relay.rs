@@ -68,6 +68,11 @@ impl Relay {
         Self { child, port, log }
     }
 
+    /// The port it listens on, which its instance's name ends with.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Waits until it can publish.
     pub async fn ready(self) -> Self {
         until(
@@ -120,6 +125,10 @@ impl Relay {
             .await
             .get(name)
             .unwrap_or_else(|| panic!("no metric {name}"))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: &str) {

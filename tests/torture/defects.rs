@@ -3,7 +3,7 @@
 
 use outboxd::defects::Defect;
 
-use crate::{scenarios, storm::Plan};
+use crate::{plan::Plan, scenarios};
 
 /// `name: Defect in scenario breaks an invariant`.
 macro_rules! caught {

@@ -182,15 +182,18 @@ impl Storm {
 
     /// A relay is stopped while it holds a claim open, and another takes its place.
     async fn lose_relay(&mut self) {
-        let claims = "select count(*) from pg_stat_activity where datname = current_database()
-             and application_name like 'outboxd/%' and state = 'idle in transaction'
-             and now() - state_change > interval '300 milliseconds'";
         let relay = self.take_relay().await;
+        let claims = format!(
+            "select count(*) from pg_stat_activity join pg_locks using (pid)
+              where datname = current_database() and application_name like 'outboxd/%:{}'
+                and state = 'idle in transaction' and locktype = 'advisory' and objid < 64",
+            relay.port()
+        );
         loop {
             relay.signal("-STOP");
-            // Those of the others are not open for that long.
-            sleep(Duration::from_millis(400)).await;
-            if self.database.number(claims).await > 0 {
+            // What it had asked for before is done by then.
+            sleep(Duration::from_millis(50)).await;
+            if self.database.number(&claims).await > 0 {
                 break;
             }
             relay.signal("-CONT");

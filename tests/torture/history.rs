@@ -359,7 +359,7 @@ impl History {
             verdict.violations.push(Violation {
                 invariant: "drain",
                 number: None,
-                detail: format!("{} relays, the first: {first:?}", disorderly.len()),
+                detail: format!("{} relays, the first at {:?}", disorderly.len(), first.at),
             });
         }
     }

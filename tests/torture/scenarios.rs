@@ -10,7 +10,7 @@ use crate::{
         rabbitmq,
     },
     faults::Strike,
-    storm::Plan,
+    plan::Plan,
     writers::Poison,
 };
 
@@ -25,7 +25,6 @@ macro_rules! kept {
 
 kept! {
     nothing_that_can_be_sent_is_charged_beside_what_cannot => unsendable();
-    a_queue_that_refuses_keeps_the_order_and_is_asked_again => refusing();
     a_cut_line_to_the_broker_charges_nobody => outage();
     what_cannot_be_routed_for_a_while_is_not_lost => unroutable();
     rows_that_strangers_hold_are_not_overtaken => strangers();
@@ -34,6 +33,13 @@ kept! {
     a_lost_host_holds_nothing_for_ever => lost_host();
     what_cannot_be_marked_is_not_published_again => unmarkable();
     restarts_repeat_nothing_and_pruning_keeps_what_is_dead => restarts();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_refuses_keeps_the_order_and_is_asked_again() {
+    let aftermath = refusing().run().await;
+    aftermath.assert_as_promised();
+    assert!(!aftermath.history.charges.is_empty(), "nothing was refused");
 }
 
 fn small(kind: Kind, events: u64) -> Plan {
@@ -67,7 +73,7 @@ pub fn refusing() -> Plan {
             "--backoff-max",
             "200ms",
         ],
-        ..small(Rabbitmq, 4000)
+        ..small(Rabbitmq, 3000)
     }
 }
 
@@ -96,8 +102,12 @@ pub fn strangers() -> Plan {
 
 pub fn too_large() -> Plan {
     Plan {
-        poison_every: 500,
+        poison_every: 400,
         poison: Poison::TooLarge(300_000),
+        // Requests of a batch that follow each other.
+        settings: &["--kafka-option", "batch.num.messages=20"],
+        batch: 500,
+        backlog: true,
         ..small(Kafka, 4000)
     }
 }
@@ -106,7 +116,7 @@ pub fn closes_channel() -> Plan {
     Plan {
         poison_every: 500,
         poison: Poison::ClosesChannel,
-        ..small(Rabbitmq, 4000)
+        ..small(Rabbitmq, 3000)
     }
 }
 
@@ -115,8 +125,9 @@ pub fn lost_host() -> Plan {
         strikes: vec![Strike::Lose],
         settings: &["--publish-timeout", "1s"],
         // A claim may stand open for the publish timeout and 10 s.
-        standstill: Duration::from_secs(20),
-        ..small(Rabbitmq, 8000)
+        standstill: Duration::from_secs(15),
+        backlog: true,
+        ..small(Rabbitmq, 3000)
     }
 }
 

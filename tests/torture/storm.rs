@@ -8,125 +8,22 @@ use std::{
 
 use fastrand::Rng;
 use sqlx::{AssertSqlSafe, Connection as _};
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     common::{
         PrivateServices,
-        broker::{Broker, Kind},
+        broker::Broker,
         database::Database,
-        kafka,
         proxy::Proxy,
-        rabbitmq,
         relay::{Relay, until},
-        unique,
     },
-    consumer::{self, Reader},
-    faults::Strike,
+    consumer::Reader,
     history::{Charge, History, Injected, RECOVERY, Stop, Verdict},
+    plan::Plan,
+    watch::Watch,
     writers::{self, Journal, Load, Poison},
 };
-
-/// What a storm is made of.
-pub struct Plan {
-    pub kind: Kind,
-    pub seed: u64,
-    pub events: u64,
-    pub keys: u32,
-    /// One of so many events cannot be delivered.
-    pub poison_every: u32,
-    pub poison: Poison,
-    /// In this order.
-    pub strikes: Vec<Strike>,
-    /// Whether published rows are deleted.
-    pub delete: bool,
-    /// Whether PostgreSQL and the broker are of its own, and may be restarted.
-    pub own_servers: bool,
-    /// Whether there is a proxy before the broker.
-    pub broker_proxied: bool,
-    /// RabbitMQ: how many events the queue takes before it refuses more.
-    pub room: Option<u32>,
-    pub replicas: usize,
-    /// Of each relay.
-    pub workers: usize,
-    pub batch: usize,
-    /// Further settings of the relays.
-    pub settings: &'static [&'static str],
-    /// The relays' deliberate defect, if any: see `src/defects.rs`.
-    pub defect: Option<String>,
-    /// How long a backlog may stand still at the end.
-    pub standstill: Duration,
-}
-
-impl Plan {
-    /// A calm: so many events, and nothing happens to them.
-    pub fn calm(kind: Kind, seed: u64, events: u64) -> Self {
-        Self {
-            kind,
-            seed,
-            events,
-            keys: 400,
-            poison_every: 0,
-            strikes: Vec::new(),
-            delete: seed.is_multiple_of(2),
-            own_servers: false,
-            poison: Poison::Unsendable,
-            broker_proxied: false,
-            room: None,
-            replicas: 3,
-            workers: 4,
-            batch: 500,
-            settings: &[],
-            defect: None,
-            standstill: Duration::from_mins(1),
-        }
-    }
-
-    /// So many SIGKILLs with so many of those other strikes between them, shuffled.
-    pub fn strikes(mut self, kills: usize, others: usize, menu: &[Strike]) -> Self {
-        let mut rng = Rng::with_seed(self.seed);
-        self.strikes = vec![Strike::Kill; kills];
-        let others = (0..others).map(|i| menu[i % menu.len()]);
-        self.strikes.extend(others);
-        rng.shuffle(&mut self.strikes);
-        self
-    }
-}
-
-impl Plan {
-    async fn destination(&self, broker: &Broker) -> String {
-        let name = unique("storm");
-        match (self.poison, self.room) {
-            (Poison::TooLarge(bytes), _) => {
-                let limit = (bytes * 2 / 3).to_string();
-                let settings = [("max.message.bytes", limit.as_str())];
-                kafka::create_topic(&broker.address, &name, consumer::PARTITIONS, &settings).await;
-            }
-            (_, Some(room)) => broker.create_refusing(&name, room).await,
-            _ => broker.create(&name).await,
-        }
-        if self.kind == Kind::Rabbitmq {
-            rabbitmq::bind(&broker.address, &name).await;
-        }
-        name
-    }
-
-    fn flags(&self, database_url: &str, broker: &Broker) -> Vec<String> {
-        let (batch, workers) = (self.batch.to_string(), self.workers.to_string());
-        let mut flags = vec!["--database-url", database_url];
-        flags.extend(broker.flags());
-        flags.extend(["--batch-size", &batch, "--workers", &workers]);
-        if !self.settings.contains(&"--publish-timeout") {
-            flags.extend(["--publish-timeout", "5s"]);
-        }
-        flags.extend(["--shutdown-timeout", "20s"]);
-        flags.extend(["--statement-timeout", "5s", "--lock-timeout", "2s"]);
-        let on_published = if self.delete { "delete" } else { "mark" };
-        flags.extend(["--on-published", on_published]);
-        flags.extend(self.settings);
-        flags.into_iter().map(Into::into).collect()
-    }
-}
 
 /// What a storm came to.
 pub struct Aftermath {
@@ -153,6 +50,9 @@ impl Aftermath {
             );
         }
         println!("seed {}: {report}", self.seed);
+        if std::env::var("TORTURE_LOGS").is_ok() {
+            std::fs::write(std::env::var("TORTURE_LOGS").unwrap(), &self.logs).unwrap();
+        }
     }
 
     /// The longest stop but for the slowest hundredth.
@@ -196,14 +96,30 @@ impl Plan {
     /// Runs it to the end, and judges.
     pub async fn run(self) -> Aftermath {
         let mut storm = Storm::begin(&self).await;
-        let writers = storm.journal.write(&storm.database.url, self.seed);
+        let mut writers = storm.journal.write(&storm.database.url, self.seed);
+        if self.backlog {
+            storm.journal.allow(self.events);
+            join(&mut writers).await;
+        }
+        for _ in 0..self.replicas {
+            storm.start_relay();
+        }
+        let strikes = u32::try_from(self.strikes.len()).unwrap();
+        let watch = self
+            .lasts
+            .map(|_| Watch::start(&storm.database, storm.pids()));
         for (number, strike) in (1..).zip(&self.strikes) {
-            let strikes = self.strikes.len() as u64;
-            storm.journal.allow(self.events * number / strikes);
-            sleep(Duration::from_millis(storm.rng.u64(50..600))).await;
+            if let Some(lasts) = self.lasts {
+                storm.flow(&self, lasts * number / strikes).await;
+            } else {
+                storm
+                    .journal
+                    .allow(self.events * u64::from(number) / u64::from(strikes));
+                sleep(Duration::from_millis(storm.rng.u64(50..600))).await;
+            }
             storm.wake_frozen().await;
             storm.strike(*strike).await;
-            storm.recover().await;
+            storm.recover(self.standstill).await;
             println!(
                 "{:>7.1} s  {number}/{strikes}  {}, {} written, {} arrived",
                 storm.now().as_secs_f64(),
@@ -213,8 +129,9 @@ impl Plan {
             );
         }
         storm.journal.allow(self.events);
-        for writer in writers {
-            writer.await.unwrap();
+        join(&mut writers).await;
+        if let Some(watch) = watch {
+            watch.assert_flat().await;
         }
         storm.finish(&self).await
     }
@@ -253,7 +170,7 @@ impl Storm {
         });
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let reader = Reader::start(&broker, &topic, &journal);
-        let mut storm = Self {
+        Self {
             rng: Rng::with_seed(plan.seed),
             flags: plan.flags(&url, &broker),
             database,
@@ -274,16 +191,16 @@ impl Storm {
             stops: Vec::new(),
             logs: String::new(),
             epoch: epoch.as_secs_f64(),
-        };
-        for _ in 0..plan.replicas {
-            storm.start_relay();
         }
-        storm
     }
 
     /// Since the beginning.
     pub fn now(&self) -> Duration {
         self.journal.started.elapsed()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.relays.iter().map(Relay::pid).collect()
     }
 
     pub fn start_relay(&mut self) {
@@ -369,10 +286,25 @@ impl Storm {
         }
     }
 
+    /// Lets events be written evenly, until then.
+    async fn flow(&self, plan: &Plan, until: Duration) {
+        let lasts = plan.lasts.unwrap_or_default().as_secs_f64();
+        while self.now() < until {
+            let share = self.now().as_secs_f64() / lasts;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share"
+            )]
+            self.journal.allow((plan.events as f64 * share) as u64);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until something arrives, or nothing is left to.
-    async fn recover(&self) {
+    async fn recover(&self, standstill: Duration) {
         let (before, started) = (self.reader.count(), Instant::now());
-        while self.reader.count() == before && started.elapsed() < RECOVERY {
+        while self.reader.count() == before && started.elapsed() < RECOVERY.min(standstill) {
             if self.pending().await == 0 {
                 return;
             }
@@ -434,6 +366,12 @@ impl Storm {
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+async fn join(writers: &mut Vec<JoinHandle<()>>) {
+    for writer in writers.drain(..) {
+        writer.await.unwrap();
     }
 }
 

@@ -143,6 +143,11 @@ impl Journal {
         self.allowed.fetch_max(events, Relaxed);
     }
 
+    /// What is to be written.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
     /// How many events are begun.
     pub fn begun(&self) -> u64 {
         self.next.load(Relaxed).min(self.load.events)
@@ -290,7 +295,7 @@ impl Writer {
                 .await?;
         }
         insert(&mut transaction, &self.journal.load, numbers, keys, poison).await?;
-        if self.rng.u32(0..100) == 0 {
+        if self.rng.u32(0..400) == 0 {
             // Others draw higher ids meanwhile, and commit them first.
             let pause = self.rng.u64(0..1500);
             tokio::time::sleep(Duration::from_millis(pause)).await;
