@@ -119,7 +119,7 @@ impl Relay {
 
     /// Settles what was confirmed, however long it takes.
     async fn pay(&self, confirmed: &[Confirmed], stop: &CancellationToken) {
-        self.debts.send_modify(|debts| *debts += 1);
+        let debt = Debt::new(self);
         tracing::warn!(
             events = confirmed.len(),
             "published events could not be marked: publishing nothing until they are"
@@ -143,7 +143,7 @@ impl Relay {
             }
         }
         self.metrics.published(confirmed.len());
-        self.debts.send_modify(|debts| *debts -= 1);
+        drop(debt);
         tracing::info!(events = confirmed.len(), "published events are marked now");
     }
 }
@@ -161,5 +161,21 @@ impl<'a> Active<'a> {
 impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Counts those who owe a settlement; after a panic too, when what it owed is sent again.
+struct Debt<'a>(&'a Relay);
+
+impl<'a> Debt<'a> {
+    fn new(relay: &'a Relay) -> Self {
+        relay.debts.send_modify(|debts| *debts += 1);
+        Self(relay)
+    }
+}
+
+impl Drop for Debt<'_> {
+    fn drop(&mut self) {
+        self.0.debts.send_modify(|debts| *debts -= 1);
     }
 }
