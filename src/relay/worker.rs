@@ -64,7 +64,9 @@ impl Relay {
                 continue;
             }
             let active = Active::new(&self);
-            let turn = self.turn(&mut link).await;
+            let turn = defect!(DropAtShutdown:
+                stop.run_until_cancelled(self.turn(&mut link)).await.unwrap_or(Ok(Turn::Idle)),
+                else self.turn(&mut link).await);
             drop(active);
             match turn {
                 Ok(Turn::Worked { more }) => {
@@ -82,7 +84,9 @@ impl Relay {
                 Ok(Turn::Owing(confirmed, error)) => {
                     link = None;
                     self.failed(&error);
-                    self.pay(&confirmed, &stop).await;
+                    if !defect!(ForgetDebt) {
+                        self.pay(&confirmed, &stop).await;
+                    }
                 }
                 Err(error) => {
                     link = None;

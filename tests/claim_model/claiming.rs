@@ -27,8 +27,7 @@ impl State {
         if paused {
             process.floors.pass_paused();
         }
-        let exclude =
-            process.failures_seen || paused || marks.iter().any(|mark| mark.holding != 0);
+        let exclude = process.failures_seen || paused || marks.iter().any(|mark| mark.holding != 0);
         let mut work = Vec::new();
         for (lane, mark) in marks.iter().enumerate() {
             let rows = self.claimable(scenario, lane, mark.floor, exclude, paused);
@@ -92,7 +91,11 @@ impl State {
         let (paused, exclude) = (self.workers[number].paused, self.workers[number].careful);
         let empty = std::array::from_fn(|lane| {
             let rows = self.claimable(scenario, lane, marks[lane].floor, exclude, paused);
-            let holding = if exclude { self.holding(scenario, lane) } else { 0 };
+            let holding = if exclude {
+                self.holding(scenario, lane)
+            } else {
+                0
+            };
             (rows == 0).then_some(holding)
         });
         let visible = |row: &Row| matches!(row, Row::Pending | Row::Published);
@@ -279,7 +282,10 @@ impl State {
     pub fn claim_on(&self, scenario: &Scenario, worker: usize) -> Option<(Step, State)> {
         let (step, mut next) = self.statement(scenario, worker)?;
         let reads = |state: &Self| {
-            matches!(state.workers[worker].phase, Phase::Failures | Phase::Rows | Phase::Check)
+            matches!(
+                state.workers[worker].phase,
+                Phase::Failures | Phase::Rows | Phase::Check
+            )
         };
         while !scenario.fine && reads(&next) {
             (_, next) = next.statement(scenario, worker)?;

@@ -228,15 +228,20 @@ impl State {
     /// `settle_confirmed`: waits for whoever holds the rows, or the lanes of their failures.
     pub fn pay(&mut self, scenario: &Scenario, worker: usize) -> bool {
         let owed = self.workers[worker].owed;
-        let pending =
-            each(owed).filter(|&event| self.rows[event] == Row::Pending).map(bit).fold(0, |a, b| a | b);
+        let pending = each(owed)
+            .filter(|&event| self.rows[event] == Row::Pending)
+            .map(bit)
+            .fold(0, |a, b| a | b);
         if pending & self.locked_rows() != 0 {
             return false;
         }
         let retried = each(pending)
             .filter(|&event| matches!(self.failures[event], Some(Failure::Retrying { .. })));
         let retried: Vec<usize> = retried.collect();
-        if retried.iter().any(|&event| self.is_lane_locked(scenario.lanes[event])) {
+        if retried
+            .iter()
+            .any(|&event| self.is_lane_locked(scenario.lanes[event]))
+        {
             return false;
         }
         for event in each(pending) {

@@ -80,7 +80,9 @@ impl State {
             Phase::Publishing => self.publish_next(scenario, number, next),
             Phase::Settling => self.settle(scenario, number, next),
             Phase::Raising => {
-                self.with(next, Step::RaiseFloors(number), |s| s.raise_floors(scenario, number));
+                self.with(next, Step::RaiseFloors(number), |s| {
+                    s.raise_floors(scenario, number)
+                });
             }
             Phase::Owing => {
                 let mut state = self.clone();
@@ -91,7 +93,9 @@ impl State {
             // The server ends what idles in a transaction, and the process is restarted some day.
             Phase::Hung => {
                 if !scenario.has(Defect::HasNoIdleTimeout) {
-                    self.with(next, Step::TimeOut(number), |s| s.end_process(scenario, number));
+                    self.with(next, Step::TimeOut(number), |s| {
+                        s.end_process(scenario, number)
+                    });
                 }
             }
             Phase::Begun => next.extend(self.claim_on(scenario, number)),
@@ -110,7 +114,12 @@ impl State {
         }
         if worker.open && worker.phase != Phase::Hung {
             let end = |s: &mut Self| s.workers[number].open = false;
-            self.spend(next, Step::EndTransaction(number), |faults| &mut faults.end_transaction, end);
+            self.spend(
+                next,
+                Step::EndTransaction(number),
+                |faults| &mut faults.end_transaction,
+                end,
+            );
             if worker.phase == Phase::Publishing {
                 let hang = |s: &mut Self| s.workers[number].phase = Phase::Hung;
                 self.spend(next, Step::Hang(number), |faults| &mut faults.hang, hang);
@@ -186,8 +195,13 @@ impl State {
             attempts,
         }) = self.failures[event]
         {
-            let due = Some(Failure::Retrying { due: true, attempts });
-            self.with(next, Step::BecomeDue(id(event)), |s| s.failures[event] = due);
+            let due = Some(Failure::Retrying {
+                due: true,
+                attempts,
+            });
+            self.with(next, Step::BecomeDue(id(event)), |s| {
+                s.failures[event] = due
+            });
         }
         if self.stranger == Some(event) {
             self.with(next, Step::StrangerLeaves(id(event)), |s| s.stranger = None);
@@ -195,7 +209,12 @@ impl State {
         let free = self.locked_rows() & bit(event) == 0;
         if self.rows[event] == Row::Pending && free && self.stranger.is_none() {
             let lock = |s: &mut Self| s.stranger = Some(event);
-            self.spend(next, Step::StrangerLocks(id(event)), |f| &mut f.strangers, lock);
+            self.spend(
+                next,
+                Step::StrangerLocks(id(event)),
+                |f| &mut f.strangers,
+                lock,
+            );
         }
         if self.is_lane_locked(scenario.lanes[event]) || self.rows[event] != Row::Pending {
             return;
@@ -208,7 +227,10 @@ impl State {
             let redrive = |s: &mut Self| s.failures[event] = retry;
             self.spend(next, Step::Redrive(id(event)), |f| &mut f.redrive, redrive);
         }
-        if matches!(self.failures[event], Some(Failure::Dead { .. } | Failure::Retrying { .. })) {
+        if matches!(
+            self.failures[event],
+            Some(Failure::Dead { .. } | Failure::Retrying { .. })
+        ) {
             let discard = |s: &mut Self| {
                 s.failures[event] = Some(Failure::Discarded);
                 s.given_up |= bit(event);
@@ -221,7 +243,12 @@ impl State {
         let now = &self.processes[process];
         if !now.paused && !now.resuming {
             let pause = |s: &mut Self| s.processes[process].paused = true;
-            self.spend(next, Step::Pause(process), |faults| &mut faults.pause, pause);
+            self.spend(
+                next,
+                Step::Pause(process),
+                |faults| &mut faults.pause,
+                pause,
+            );
         }
         if now.paused {
             self.with(next, Step::Resume(process), |s| {

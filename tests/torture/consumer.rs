@@ -29,8 +29,11 @@ use crate::{
     writers::{self, Journal},
 };
 
-const PARTITIONS: i32 = 4;
+pub const PARTITIONS: i32 = 4;
 const PREFETCH: u16 = 1000;
+/// Where the queue is to fill up: so many at once, each of which takes so long.
+const SLOW_PREFETCH: u16 = 2;
+const SLOW: Duration = Duration::from_millis(1);
 
 /// Reads a topic or a queue until it is told that all is there.
 pub struct Reader {
@@ -162,8 +165,10 @@ impl Shared {
         let properties = lapin::ConnectionProperties::default();
         let connection = lapin::Connection::connect(&self.address, properties).await?;
         let channel = connection.create_channel().await?;
+        let slow = self.journal.load().refusable;
+        let prefetch = if slow { SLOW_PREFETCH } else { PREFETCH };
         channel
-            .basic_qos(PREFETCH, BasicQosOptions::default())
+            .basic_qos(prefetch, BasicQosOptions::default())
             .await?;
         let mut consumer = channel
             .basic_consume(
@@ -197,6 +202,9 @@ impl Shared {
                     latest.push_back(delivery.id);
                     if latest.len() > usize::from(PREFETCH) {
                         latest.pop_front();
+                    }
+                    if slow {
+                        tokio::time::sleep(SLOW).await;
                     }
                     if let Err(error) = acker.ack(BasicAckOptions::default()).await {
                         break Err(error);

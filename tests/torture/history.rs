@@ -9,8 +9,10 @@
 //! * **duplicates**: each has a fault that explains it between its copies, and all together are no
 //!   more than was in flight when the faults struck;
 //! * **attempts**: only events that cannot be delivered are charged, once, and lie dead and whole;
+//!   where the destination may refuse an event for a while, its attempts rise by one each time;
 //! * **conservation**: nothing is left pending, and the rows that should be there are;
-//! * **liveness**: events arrive again soon after each fault is healed.
+//! * **liveness**: events arrive again soon after each fault is healed;
+//! * **drain**: a relay that is told to end does so in order.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -37,6 +39,8 @@ pub struct Written {
     pub fate: Fate,
     /// Whether it cannot be delivered, and must come to lie dead.
     pub poison: bool,
+    /// Whether it may be refused for a while, and charged for each time.
+    pub refusable: bool,
     /// When its transaction ended.
     pub at: Duration,
 }
@@ -80,6 +84,15 @@ pub struct Injected {
     pub may_repeat: usize,
 }
 
+/// A relay that was told to end.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    pub at: Duration,
+    pub took: Duration,
+    /// Whether it said that all was well.
+    pub orderly: bool,
+}
+
 /// What is left in the outbox.
 #[derive(Debug, Clone, Default)]
 pub struct Left {
@@ -87,6 +100,8 @@ pub struct Left {
     pub pending: Vec<u64>,
     /// Dead, with their rows as they were written.
     pub dead: Vec<u64>,
+    /// With a failure that is to be tried again.
+    pub retrying: Vec<u64>,
     /// Rows marked published; none is counted where they are deleted.
     pub published: Option<usize>,
 }
@@ -101,6 +116,7 @@ pub struct History {
     pub arrivals: Vec<Arrival>,
     pub charges: Vec<Charge>,
     pub faults: Vec<Injected>,
+    pub stops: Vec<Stop>,
     pub left: Left,
 }
 
@@ -158,6 +174,7 @@ impl History {
         self.check_attempts(&mut verdict);
         self.check_conservation(&mut verdict);
         self.check_liveness(&mut verdict);
+        self.check_drain(&mut verdict);
         verdict
     }
 
@@ -265,10 +282,11 @@ impl History {
         }
         for row in &self.rows {
             let charges = charges.remove(&row.number).unwrap_or_default();
-            let right = match (self.written[index(row.number)].poison, &charges[..]) {
-                (false, []) => true,
-                (true, [charge]) => charge.state == "dead" && charge.attempts == 1,
-                _ => false,
+            let written = &self.written[index(row.number)];
+            let right = match &charges[..] {
+                [charge] if written.poison => charge.state == "dead" && charge.attempts == 1,
+                charges if written.refusable && !written.poison => rise_by_one(charges),
+                charges => charges.is_empty() && !written.poison,
             };
             if !right {
                 wrong.add(row.number, || format!("charged: {charges:?}"));
@@ -284,6 +302,9 @@ impl History {
         let mut wrong = Offenders::new("conservation");
         for &number in &self.left.pending {
             wrong.add(number, || "still pending".into());
+        }
+        for &number in &self.left.retrying {
+            wrong.add(number, || "still to be tried again".into());
         }
         let poison = |row: &&Row| self.written[index(row.number)].poison;
         let mut expected: Vec<u64> = self.rows.iter().filter(poison).map(|r| r.number).collect();
@@ -328,6 +349,18 @@ impl History {
                     detail: format!("nothing arrived for {recovery:?} after: {fault:?}"),
                 });
             }
+        }
+    }
+
+    /// Every relay that was told to end did so in order.
+    fn check_drain(&self, verdict: &mut Verdict) {
+        let disorderly: Vec<&Stop> = self.stops.iter().filter(|stop| !stop.orderly).collect();
+        if let Some(first) = disorderly.first() {
+            verdict.violations.push(Violation {
+                invariant: "drain",
+                number: None,
+                detail: format!("{} relays, the first at {:?}", disorderly.len(), first.at),
+            });
         }
     }
 
@@ -447,4 +480,12 @@ impl Offenders {
 
 fn index(number: u64) -> usize {
     usize::try_from(number).unwrap()
+}
+
+/// Whether these are negative answers one after another, none of them the last.
+fn rise_by_one(charges: &[&Charge]) -> bool {
+    let expected = (1..).zip(charges);
+    expected
+        .into_iter()
+        .all(|(attempts, charge)| charge.state == "retrying" && charge.attempts == attempts)
 }

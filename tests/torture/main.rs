@@ -12,8 +12,12 @@
 mod common;
 
 mod consumer;
+#[cfg(feature = "defects")]
+mod defects;
 mod faults;
 mod history;
+mod plan;
+mod scenarios;
 mod storm;
 mod watch;
 mod writers;
@@ -21,7 +25,7 @@ mod writers;
 use crate::{
     common::broker::Kind,
     faults::{LARGE, SMALL, Strike},
-    storm::Plan,
+    plan::Plan,
 };
 
 /// A setting of `make torture`.

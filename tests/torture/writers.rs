@@ -36,9 +36,47 @@ pub struct Load {
     /// One of so many events cannot be delivered; 0 for none.
     pub poison_every: u32,
     pub topic: String,
-    /// Bytes added to a poisonous event's payload, so that the broker refuses it; 0 makes its headers
-    /// such that they cannot be sent.
-    pub poison_bytes: usize,
+    pub poison: Poison,
+    /// Whether the destination may refuse any event for a while.
+    pub refusable: bool,
+}
+
+/// What keeps an event from being delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poison {
+    /// Headers that cannot be sent.
+    Unsendable,
+    /// So many bytes more than others, which the broker refuses.
+    TooLarge(usize),
+    /// A header that RabbitMQ takes for its own, and closes the channel over.
+    ClosesChannel,
+}
+
+impl Poison {
+    fn pad_bytes(self) -> usize {
+        match self {
+            Self::TooLarge(bytes) => bytes,
+            Self::Unsendable | Self::ClosesChannel => 0,
+        }
+    }
+
+    fn headers(self, number: u64) -> String {
+        match self {
+            Self::Unsendable => format!(r#"{{"": "{number}"}}"#),
+            Self::TooLarge(_) => headers(number),
+            Self::ClosesChannel => format!(r#"{{"n": "{number}", "CC": "no list"}}"#),
+        }
+    }
+}
+
+fn headers(number: u64) -> String {
+    format!(r#"{{"n": "{number}"}}"#)
+}
+
+impl Load {
+    fn payload(&self, number: u64, poison: bool) -> String {
+        payload(number, if poison { self.poison.pad_bytes() } else { 0 })
+    }
 }
 
 /// The journal of all writers, and how far they may go.
@@ -105,6 +143,11 @@ impl Journal {
         self.allowed.fetch_max(events, Relaxed);
     }
 
+    /// What is to be written.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
     /// How many events are begun.
     pub fn begun(&self) -> u64 {
         self.next.load(Relaxed).min(self.load.events)
@@ -120,12 +163,7 @@ impl Journal {
     pub fn expected(&self, number: u64) -> Option<(String, String)> {
         let events = self.events.lock().unwrap();
         let event = events.get(usize::try_from(number).ok()?)?.as_ref()?;
-        let pad = if event.poison {
-            self.load.poison_bytes
-        } else {
-            0
-        };
-        Some((key_name(event.key), payload(number, pad)))
+        Some((key_name(event.key), self.load.payload(number, event.poison)))
     }
 
     /// Starts the writers; they end when everything is written.
@@ -229,6 +267,7 @@ impl Writer {
                 key,
                 fate,
                 poison,
+                refusable: self.journal.load.refusable,
                 at,
             });
         }
@@ -279,14 +318,11 @@ async fn insert(
     keys: &[u32],
     poison: &[bool],
 ) -> Result<(), sqlx::Error> {
-    let payloads = numbers
-        .iter()
-        .zip(poison)
-        .map(|(&number, poison)| payload(number, if *poison { load.poison_bytes } else { 0 }));
-    let headers = numbers.iter().zip(poison).map(|(number, poison)| {
-        let sendable = !poison || load.poison_bytes > 0;
-        let n = if sendable { "n" } else { "" };
-        format!(r#"{{"{n}": "{number}"}}"#)
+    let payloads =
+        (numbers.iter().zip(poison)).map(|(&number, &poison)| load.payload(number, poison));
+    let headers = (numbers.iter().zip(poison)).map(|(&number, &poison)| match poison {
+        true => load.poison.headers(number),
+        false => headers(number),
     });
     sqlx::query(
         "with events as (
@@ -337,6 +373,7 @@ pub async fn left(database: &Database, journal: &Journal, deleted: bool) -> Left
                   join outbox_failures f using (id) where f.state = 'dead' and o.published_at is null";
     let pending = "select o.event_id::text from outbox o where o.published_at is null
                     and not exists (select from outbox_failures f where f.id = o.id and f.state = 'dead')";
+    let retrying = "select event_id from outbox_failures where state = 'retrying'";
     let published = "select count(*) from outbox where published_at is not null";
     let whole = |row: &&sqlx::postgres::PgRow| {
         let expected = journal.expected(number(row.get(0)).unwrap());
@@ -349,6 +386,7 @@ pub async fn left(database: &Database, journal: &Journal, deleted: bool) -> Left
             .map(numbers)
             .collect(),
         pending: rows(database, pending).await.iter().map(numbers).collect(),
+        retrying: rows(database, retrying).await.iter().map(numbers).collect(),
         published: if deleted {
             None
         } else {
