@@ -1,12 +1,12 @@
 //! Faults, and how they are done to a running storm.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tokio::time::sleep;
 
 use crate::{
-    common::{proxy::Fault as Network, rabbitmq},
+    common::{proxy::Fault as Network, rabbitmq, relay::PATIENCE},
     history::Injected,
     storm::Storm,
 };
@@ -189,7 +189,9 @@ impl Storm {
                 and state = 'idle in transaction' and locktype = 'advisory' and objid < 64",
             relay.port()
         );
+        let started = Instant::now();
         loop {
+            assert!(started.elapsed() < PATIENCE, "it never held a claim open");
             relay.signal("-STOP");
             // What it had asked for before is done by then.
             sleep(Duration::from_millis(50)).await;
