@@ -38,7 +38,7 @@ impl Outbox {
         for lane in &mut claim.lanes {
             if lane.holding != lane.mark.holding {
                 lane.mark = self
-                    .floors
+                    .floors()
                     .fall_to_firm(lane.number, lane.mark, lane.holding);
                 lane.last = lane.mark.floor;
                 claim.failures = true;
