@@ -182,7 +182,7 @@ impl Storm {
 
     /// A relay is stopped while it holds a claim open, and another takes its place.
     async fn lose_relay(&mut self) {
-        let relay = self.take_relay().await;
+        let relay = self.take_relay().await.ready().await;
         let claims = format!(
             "select count(*) from pg_stat_activity join pg_locks using (pid)
               where datname = current_database() and application_name like 'outboxd/%:{}'

@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     clippy::print_stdout,
+    clippy::struct_excessive_bools,
     reason = "tests"
 )]
 
@@ -19,6 +20,7 @@ mod history;
 mod plan;
 mod scenarios;
 mod storm;
+mod verdicts;
 mod watch;
 mod writers;
 

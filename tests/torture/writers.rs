@@ -320,9 +320,12 @@ async fn insert(
 ) -> Result<(), sqlx::Error> {
     let payloads =
         (numbers.iter().zip(poison)).map(|(&number, &poison)| load.payload(number, poison));
-    let headers = (numbers.iter().zip(poison)).map(|(&number, &poison)| match poison {
-        true => load.poison.headers(number),
-        false => headers(number),
+    let headers = (numbers.iter().zip(poison)).map(|(&number, &poison)| {
+        if poison {
+            load.poison.headers(number)
+        } else {
+            headers(number)
+        }
     });
     sqlx::query(
         "with events as (
