@@ -26,6 +26,8 @@ demo: services ## orders from PostgreSQL to Kafka and to RabbitMQ: what was prom
 test: services ## all tests, against real servers, which are left running for the next time
 	@$(environment); log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \
 		cargo test --no-fail-fast | tee "$$log" || status=$$?; \
+		cargo test --features defects --test torture defects:: -- --test-threads 8 \
+			| tee --append "$$log" || status=$$?; \
 		awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 			END { printf "\nall in all: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$$log"; \
 		exit $$status
@@ -40,6 +42,7 @@ torture: services ## a storm of faults: STORM=torture SINK=kafka ROWS=1000000 KI
 lint: needs ## formatting and clippy; a warning fails
 	cargo fmt --check
 	cargo clippy --all-targets -- --deny warnings
+	cargo clippy --features defects --test torture -- --deny warnings
 
 deny: ## licences, sources and advisories of the dependencies, by cargo-deny (built here if missing)
 	@command -v cargo-deny >/dev/null || [[ -x $(tools)/bin/cargo-deny ]] \

@@ -65,7 +65,7 @@ impl Relay {
             }
             let active = Active::new(&self);
             let turn = defect!(DropAtShutdown:
-                stop.run_until_cancelled(self.turn(&mut link)).await.unwrap_or(Ok(Turn::Idle)),
+                stop.run_until_cancelled(Box::pin(self.turn(&mut link))).await.unwrap_or(Ok(Turn::Idle)),
                 else self.turn(&mut link).await);
             drop(active);
             match turn {

@@ -1,12 +1,16 @@
 //! Faults, and how they are done to a running storm.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tokio::time::sleep;
 
 use crate::{
-    common::{proxy::Fault as Network, rabbitmq, relay::outboxd},
+    common::{
+        proxy::Fault as Network,
+        rabbitmq,
+        relay::{PATIENCE, outboxd},
+    },
     history::Injected,
     storm::Storm,
 };
@@ -207,14 +211,16 @@ impl Storm {
 
     /// A relay is stopped while it holds a claim open, and another takes its place.
     async fn lose_relay(&mut self) {
-        let relay = self.take_relay().await;
+        let relay = self.take_relay().await.ready().await;
         let claims = format!(
             "select count(*) from pg_stat_activity join pg_locks using (pid)
               where datname = current_database() and application_name like 'outboxd/%:{}'
                 and state = 'idle in transaction' and locktype = 'advisory' and objid < 64",
             relay.port()
         );
+        let started = Instant::now();
         loop {
+            assert!(started.elapsed() < PATIENCE, "it never held a claim open");
             relay.signal("-STOP");
             // What it had asked for before is done by then.
             sleep(Duration::from_millis(50)).await;

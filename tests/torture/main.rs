@@ -20,6 +20,7 @@ mod history;
 mod plan;
 mod scenarios;
 mod storm;
+mod verdicts;
 mod watch;
 mod writers;
 

@@ -126,8 +126,8 @@ pub fn lost_host() -> Plan {
         settings: &["--publish-timeout", "1s"],
         // A claim may stand open for the publish timeout and 10 s.
         standstill: Duration::from_secs(15),
-        backlog: true,
-        ..small(Rabbitmq, 3000)
+        replicas: 1,
+        ..small(Rabbitmq, 6000)
     }
 }
 
