@@ -4,18 +4,24 @@ use std::process::Command;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use super::{address_in, env, proxy::Proxy, unique, with_address};
+use super::{address_in, blocking, env, proxy::Proxy, unique, with_address};
 
 /// A database; dropped with the value.
 pub struct Database {
     pub url: String,
     pub name: String,
+    server: String,
 }
 
 impl Database {
     /// A new database with `outboxd migrate` done.
     pub async fn new() -> Self {
-        let database = Self::empty().await;
+        Self::on(&env("TEST_POSTGRES_URL")).await
+    }
+
+    /// The same on a server of one's own.
+    pub async fn on(server: &str) -> Self {
+        let database = Self::empty_on(server).await;
         let done = Command::new(env!("CARGO_BIN_EXE_outboxd"))
             .args(["migrate", "--database-url", &database.url])
             .output()
@@ -30,20 +36,27 @@ impl Database {
 
     /// A new database with nothing in it.
     pub async fn empty() -> Self {
-        let (server, name) = (
-            env("TEST_POSTGRES_URL"),
-            unique("outboxd").replace('-', "_"),
-        );
-        execute_on(&server, &format!("create database {name}")).await;
+        Self::empty_on(&env("TEST_POSTGRES_URL")).await
+    }
+
+    async fn empty_on(server: &str) -> Self {
+        let name = unique("outboxd").replace('-', "_");
+        execute_on(server, &format!("create database {name}")).await;
         Self {
-            url: on_database(&server, &name),
+            url: on_database(server, &name),
             name,
+            server: server.to_owned(),
         }
     }
 
     /// The same database through PgBouncer in transaction mode.
     pub fn through_pgbouncer(&self) -> String {
-        on_database(&env("TEST_PGBOUNCER_URL"), &self.name)
+        self.through(&env("TEST_PGBOUNCER_URL"))
+    }
+
+    /// The same database through a pooler of one's own.
+    pub fn through(&self, pooler: &str) -> String {
+        on_database(pooler, &self.name)
     }
 
     /// A proxy before the server, and the same database's URL through it.
@@ -97,7 +110,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let sql = format!("drop database if exists {} with (force)", self.name);
-        let server = env("TEST_POSTGRES_URL");
+        let server = self.server.clone();
         // A runtime of its own: the test's may be the one that is unwinding.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -106,7 +119,7 @@ impl Drop for Database {
                 .unwrap();
             runtime.block_on(execute_on(&server, &sql));
         });
-        drop(dropped.join()); // a failing test must not fail twice
+        drop(blocking(|| dropped.join())); // a failing test must not fail twice
     }
 }
 

@@ -19,14 +19,14 @@ pub enum Fault {
     Cut,
     /// The same with a RST, as from a machine that has restarted.
     Reset,
-    /// Bytes vanish, and so does what would end a connection. One that has lost bytes never speaks
-    /// again; a new one is accepted, and silent.
+    /// Bytes vanish, and so does what would end a connection: the server's side stays open as long as
+    /// it lasts, the client's for ever. A new one is accepted, and silent.
     Blackhole,
     /// The server's side is closed, and the client is not told, ever; new ones are silent.
     HalfOpen,
     /// Bytes stand still, and arrive late when it is healed: a partition that TCP survives.
     Stall,
-    /// A long way: 20 ms for each 8 KiB.
+    /// A long way: 5 ms for each 16 KiB at most.
     Slow,
     /// Bytes arrive a few at a time.
     Slice,
@@ -54,7 +54,7 @@ impl Fault {
     /// How many bytes go at once, and how long they take.
     fn pace(fault: Option<Self>) -> (usize, Duration) {
         match fault {
-            Some(Self::Slow) => (8 << 10, Duration::from_millis(20)),
+            Some(Self::Slow) => (16 << 10, Duration::from_millis(5)),
             Some(Self::Slice) => (7, Duration::ZERO),
             _ => (BUFFER, Duration::ZERO),
         }
@@ -125,8 +125,8 @@ async fn accept(listener: TcpListener, target: String, fault: Current) {
 
 /// A connection from its beginning to its end.
 async fn serve(mut client: TcpStream, target: &str, mut fault: Current) -> io::Result<()> {
-    if let Some(fault) = deadly(&fault) {
-        return ended(client, None, fault).await;
+    if let Some(now) = deadly(&fault) {
+        return ended(client, None, now, fault).await;
     }
     let mut server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
@@ -143,7 +143,7 @@ async fn serve(mut client: TcpStream, target: &str, mut fault: Current) -> io::R
         }
     }
     match deadly(&fault) {
-        Some(fault) => ended(client, Some(server), fault).await,
+        Some(now) => ended(client, Some(server), now, fault).await,
         None => Ok(()), // the proxy is dropped, or was healed in that moment
     }
 }
@@ -153,24 +153,36 @@ fn deadly(fault: &Current) -> Option<Fault> {
 }
 
 /// The end of a connection, by a fault.
-async fn ended(client: TcpStream, server: Option<TcpStream>, fault: Fault) -> io::Result<()> {
+async fn ended(
+    client: TcpStream,
+    server: Option<TcpStream>,
+    fault: Fault,
+    current: Current,
+) -> io::Result<()> {
     match fault {
         Fault::Reset => {
             client.set_zero_linger()?;
             server.map_or(Ok(()), |server| server.set_zero_linger())
         }
-        Fault::Blackhole => match server {
-            Some(server) => {
-                let (client, server) = tokio::join!(swallow(client), swallow(server));
-                client.and(server)
-            }
-            None => swallow(client).await,
-        },
+        Fault::Blackhole => {
+            let server = hold(server, current);
+            tokio::join!(server, swallow(client)).1
+        }
         Fault::HalfOpen => {
             drop(server);
             swallow(client).await
         }
         _ => Ok(()),
+    }
+}
+
+/// Keeps the server's side open, and silent, as long as it is in a black hole.
+async fn hold(server: Option<TcpStream>, mut current: Current) {
+    if let Some(server) = server {
+        tokio::select! {
+            ended = swallow(server) => drop(ended),
+            over = current.wait_for(|fault| *fault != Some(Fault::Blackhole)) => drop(over),
+        }
     }
 }
 

@@ -12,4 +12,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod network;
 mod proxy;
+mod scene;

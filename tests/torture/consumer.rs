@@ -29,8 +29,11 @@ use crate::{
     writers::{self, Journal},
 };
 
-const PARTITIONS: i32 = 4;
+pub const PARTITIONS: i32 = 4;
 const PREFETCH: u16 = 1000;
+/// Where the queue is to fill up: so many at once, each of which takes so long.
+const SLOW_PREFETCH: u16 = 2;
+const SLOW: Duration = Duration::from_millis(1);
 
 /// Reads a topic or a queue until it is told that all is there.
 pub struct Reader {
@@ -129,24 +132,21 @@ impl Shared {
     fn read_kafka(&self) {
         let consumer = kafka_consumer(&self.address, &self.destination);
         while !self.stopped() {
-            match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    let message = message.detach();
-                    let headers = kafka::headers(&message);
-                    let header = |name: &str| {
-                        let found = headers.iter().find(|(header, _)| header == name);
-                        found.map(|(_, value)| value.as_str())
-                    };
-                    let key = message.key().map(|key| String::from_utf8_lossy(key).into());
-                    let delivery = Delivery {
-                        id: header("id").unwrap_or_default().to_owned(),
-                        key,
-                        payload: message.payload().unwrap_or_default().to_vec(),
-                    };
-                    self.note(&delivery, header("n"));
-                }
-                // It connects again by itself.
-                None | Some(Err(_)) => {}
+            // After an error it connects again by itself.
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+                let message = message.detach();
+                let headers = kafka::headers(&message);
+                let header = |name: &str| {
+                    let found = headers.iter().find(|(header, _)| header == name);
+                    found.map(|(_, value)| value.as_str())
+                };
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let delivery = Delivery {
+                    id: header("id").unwrap_or_default().to_owned(),
+                    key: message.key().map(text),
+                    payload: message.payload().unwrap_or_default().to_vec(),
+                };
+                self.note(&delivery, header("n"));
             }
         }
     }
@@ -165,8 +165,10 @@ impl Shared {
         let properties = lapin::ConnectionProperties::default();
         let connection = lapin::Connection::connect(&self.address, properties).await?;
         let channel = connection.create_channel().await?;
+        let slow = self.journal.load().refusable;
+        let prefetch = if slow { SLOW_PREFETCH } else { PREFETCH };
         channel
-            .basic_qos(PREFETCH, BasicQosOptions::default())
+            .basic_qos(prefetch, BasicQosOptions::default())
             .await?;
         let mut consumer = channel
             .basic_consume(
@@ -181,7 +183,7 @@ impl Shared {
             let next = tokio::time::timeout(Duration::from_millis(100), consumer.next()).await;
             match next {
                 Err(_) if self.stopped() => break Ok(()),
-                Err(_) => continue,
+                Err(_) => {}
                 Ok(None) => break Ok(()),
                 Ok(Some(Err(error))) => break Err(error),
                 Ok(Some(Ok(delivery))) => {
@@ -189,7 +191,9 @@ impl Shared {
                     let n = n.into_iter().find(|(name, _)| name == "n");
                     let (acker, redelivered) = (delivery.acker.clone(), delivery.redelivered);
                     let delivery = Delivery::of_rabbitmq(delivery);
-                    let known = unsure.iter().position(|id| redelivered && *id == delivery.id);
+                    let known = unsure
+                        .iter()
+                        .position(|id| redelivered && *id == delivery.id);
                     if let Some(known) = known {
                         unsure.swap_remove(known);
                     } else {
@@ -198,6 +202,9 @@ impl Shared {
                     latest.push_back(delivery.id);
                     if latest.len() > usize::from(PREFETCH) {
                         latest.pop_front();
+                    }
+                    if slow {
+                        tokio::time::sleep(SLOW).await;
                     }
                     if let Err(error) = acker.ack(BasicAckOptions::default()).await {
                         break Err(error);

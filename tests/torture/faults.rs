@@ -1,14 +1,18 @@
 //! Faults, and how they are done to a running storm.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tokio::time::sleep;
 
 use crate::{
-    common::proxy::Fault as Network,
+    common::{
+        proxy::Fault as Network,
+        rabbitmq,
+        relay::{PATIENCE, outboxd},
+    },
     history::Injected,
-    storm::{IN_FLIGHT, REPLICAS, Storm},
+    storm::Storm,
 };
 
 /// What is done to the system.
@@ -20,12 +24,24 @@ pub enum Strike {
     Stop,
     /// SIGSTOP, and SIGCONT up to 20 s later: longer than a claim's transaction may idle.
     Freeze,
+    /// SIGSTOP in the midst of a claim, for good: a lost host.
+    Lose,
     /// The relays' sessions are terminated by the server.
     Terminate,
     /// A stranger locks the table for a schema change.
     LockTable,
     /// A stranger locks some pending rows.
     LockRows,
+    /// A trigger keeps the relays from marking what they published.
+    RefuseMarks,
+    /// An operator redrives all dead letters: they will be dead again.
+    Redrive,
+    /// An operator discards all dead letters, and so frees the keys that they hold.
+    Discard,
+    /// A destination comes to be that some events have waited for.
+    CreateLate,
+    /// RabbitMQ: the exchange has no queue to route to for a while.
+    Unbind,
     /// The database takes no writes, as after a failover to a standby.
     ReadOnly,
     /// The network between the relays and the database.
@@ -49,6 +65,8 @@ pub const SMALL: &[Strike] = &[
     Strike::Terminate,
     Strike::LockTable,
     Strike::LockRows,
+    Strike::Redrive,
+    Strike::Discard,
     Strike::DatabaseNetwork(Network::Cut),
     Strike::DatabaseNetwork(Network::Reset),
     Strike::DatabaseNetwork(Network::Blackhole),
@@ -78,12 +96,18 @@ pub const LARGE: &[Strike] = &[
 const ECHO: Duration = Duration::from_secs(10);
 
 impl Strike {
-    /// How many events may arrive again.
-    fn may_repeat(self) -> usize {
+    /// How many events may arrive again, where each relay has so many in flight.
+    fn may_repeat(self, replicas: usize, in_flight: usize) -> usize {
         match self {
-            Self::Stop | Self::LockTable | Self::LockRows => 0,
-            Self::Kill | Self::Freeze => IN_FLIGHT,
-            _ => REPLICAS * IN_FLIGHT,
+            Self::Stop
+            | Self::LockTable
+            | Self::LockRows
+            | Self::Unbind
+            | Self::Redrive
+            | Self::Discard
+            | Self::CreateLate => 0,
+            Self::Kill | Self::Freeze | Self::Lose => in_flight,
+            _ => replicas * in_flight,
         }
     }
 }
@@ -99,7 +123,7 @@ impl Storm {
             from,
             until,
             echo: ECHO,
-            may_repeat: strike.may_repeat(),
+            may_repeat: strike.may_repeat(self.replicas, self.in_flight),
         });
     }
 
@@ -113,11 +137,15 @@ impl Storm {
             }
             Strike::Stop => return self.stop_relay().await,
             Strike::Freeze => return self.freeze().await,
+            Strike::Lose => self.lose_relay().await,
             Strike::Terminate => {
                 let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                             where datname = current_database() and application_name like 'outboxd/%'";
                 return format!(" of {}", self.database.number(sql).await);
             }
+            Strike::Redrive => return self.change_dead("retry"),
+            Strike::Discard => return self.change_dead("discard"),
+            Strike::CreateLate => self.create_late().await,
             Strike::LockTable => {
                 let pause = self.rng.u64(100..4000);
                 // A claim may be in the way for as long as it publishes.
@@ -136,6 +164,12 @@ impl Storm {
                 ))
                 .await;
             }
+            Strike::RefuseMarks => self.refuse_marks().await,
+            Strike::Unbind => {
+                rabbitmq::unbind(&self.broker.address, &self.topic).await;
+                sleep(Duration::from_millis(500)).await;
+                rabbitmq::bind(&self.broker.address, &self.topic).await;
+            }
             Strike::ReadOnly => self.read_only().await,
             Strike::DatabaseNetwork(fault) => {
                 self.database_proxy.set(fault);
@@ -150,10 +184,18 @@ impl Storm {
             }
             Strike::RestartPostgres => self.control_server("postgres", "stop").await,
             Strike::KillPostgres => self.control_server("postgres", "kill").await,
-            Strike::RestartBroker => self.control_server(self.broker_name(), "stop").await,
-            Strike::KillBroker => self.control_server(self.broker_name(), "kill").await,
+            Strike::RestartBroker => self.control_server(self.broker.kind.server(), "stop").await,
+            Strike::KillBroker => self.control_server(self.broker.kind.server(), "kill").await,
         }
         String::new()
+    }
+
+    /// What an operator does about dead letters; in vain where a relay works on their lanes for long.
+    pub fn change_dead(&self, how: &str) -> String {
+        let (code, said, errors) =
+            outboxd(&["dead", how, "--all", "--database-url", &self.database.url]);
+        let last = if code == 0 { said } else { errors };
+        format!(": {}", last.trim().lines().last().unwrap_or_default())
     }
 
     /// One relay stands still from now on; the storm goes on, and wakes it in time.
@@ -165,6 +207,46 @@ impl Storm {
         self.frozen.push((wakes, relay));
         self.start_relay();
         format!(", to wake at {wakes:?}")
+    }
+
+    /// A relay is stopped while it holds a claim open, and another takes its place.
+    async fn lose_relay(&mut self) {
+        let relay = self.take_relay().await.ready().await;
+        let claims = format!(
+            "select count(*) from pg_stat_activity join pg_locks using (pid)
+              where datname = current_database() and application_name like 'outboxd/%:{}'
+                and state = 'idle in transaction' and locktype = 'advisory' and objid < 64",
+            relay.port()
+        );
+        let started = Instant::now();
+        loop {
+            assert!(started.elapsed() < PATIENCE, "it never held a claim open");
+            relay.signal("-STOP");
+            // What it had asked for before is done by then.
+            sleep(Duration::from_millis(50)).await;
+            if self.database.number(&claims).await > 0 {
+                break;
+            }
+            relay.signal("-CONT");
+            sleep(Duration::from_millis(self.rng.u64(1..20))).await;
+        }
+        self.lost.push(relay);
+        self.start_relay();
+    }
+
+    async fn refuse_marks(&mut self) {
+        self.database
+            .execute(
+                "create function refuse() returns trigger language plpgsql as
+                     $$ begin raise exception 'no'; end $$;
+                 create trigger refuse before update or delete on outbox
+                     for each row execute function refuse()",
+            )
+            .await;
+        sleep(Duration::from_millis(1500)).await;
+        self.database
+            .execute("drop trigger refuse on outbox; drop function refuse()")
+            .await;
     }
 
     async fn read_only(&mut self) {

@@ -9,8 +9,10 @@
 //! * **duplicates**: each has a fault that explains it between its copies, and all together are no
 //!   more than was in flight when the faults struck;
 //! * **attempts**: only events that cannot be delivered are charged, once, and lie dead and whole;
+//!   where the destination may refuse an event for a while, its attempts rise by one each time;
 //! * **conservation**: nothing is left pending, and the rows that should be there are;
-//! * **liveness**: events arrive again soon after each fault is healed.
+//! * **liveness**: events arrive again soon after each fault is healed;
+//! * **drain**: a relay that is told to end does so in order.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -37,6 +39,8 @@ pub struct Written {
     pub fate: Fate,
     /// Whether it cannot be delivered, and must come to lie dead.
     pub poison: bool,
+    /// Whether it may be refused for a while, and charged for each time.
+    pub refusable: bool,
     /// When its transaction ended.
     pub at: Duration,
 }
@@ -80,13 +84,24 @@ pub struct Injected {
     pub may_repeat: usize,
 }
 
+/// A relay that was told to end.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    pub at: Duration,
+    pub took: Duration,
+    /// Whether it said that all was well.
+    pub orderly: bool,
+}
+
 /// What is left in the outbox.
 #[derive(Debug, Clone, Default)]
 pub struct Left {
     /// Neither published nor dead.
     pub pending: Vec<u64>,
-    /// Dead, with their rows as they were written.
+    /// Dead or discarded, with their rows as they were written.
     pub dead: Vec<u64>,
+    /// With a failure that is to be tried again.
+    pub retrying: Vec<u64>,
     /// Rows marked published; none is counted where they are deleted.
     pub published: Option<usize>,
 }
@@ -101,6 +116,7 @@ pub struct History {
     pub arrivals: Vec<Arrival>,
     pub charges: Vec<Charge>,
     pub faults: Vec<Injected>,
+    pub stops: Vec<Stop>,
     pub left: Left,
 }
 
@@ -158,6 +174,7 @@ impl History {
         self.check_attempts(&mut verdict);
         self.check_conservation(&mut verdict);
         self.check_liveness(&mut verdict);
+        self.check_drain(&mut verdict);
         verdict
     }
 
@@ -172,9 +189,7 @@ impl History {
                 Fate::Unknown => None,
             };
             if told.is_some_and(|told| told != there) {
-                wrong.add(number, || {
-                    format!("the writer was told {:?}", written.fate)
-                });
+                wrong.add(number, || format!("the writer was told {:?}", written.fate));
             }
         }
         wrong.report(verdict);
@@ -267,10 +282,11 @@ impl History {
         }
         for row in &self.rows {
             let charges = charges.remove(&row.number).unwrap_or_default();
-            let right = match (self.written[index(row.number)].poison, &charges[..]) {
-                (false, []) => true,
-                (true, [charge]) => charge.state == "dead" && charge.attempts == 1,
-                _ => false,
+            let written = &self.written[index(row.number)];
+            let right = match &charges[..] {
+                [first, rest @ ..] if written.poison => died_once_a_try(first, rest),
+                charges if written.refusable && !written.poison => rise_by_one(charges),
+                charges => charges.is_empty() && !written.poison,
             };
             if !right {
                 wrong.add(row.number, || format!("charged: {charges:?}"));
@@ -287,6 +303,9 @@ impl History {
         for &number in &self.left.pending {
             wrong.add(number, || "still pending".into());
         }
+        for &number in &self.left.retrying {
+            wrong.add(number, || "still to be tried again".into());
+        }
         let poison = |row: &&Row| self.written[index(row.number)].poison;
         let mut expected: Vec<u64> = self.rows.iter().filter(poison).map(|r| r.number).collect();
         let mut dead = self.left.dead.clone();
@@ -299,14 +318,11 @@ impl History {
                 format!("{} dead, and {} should be", dead.len(), expected.len())
             });
         }
-        let accounted = (self.left.published)
-            .map(|published| published + dead.len() + self.left.pending.len());
+        let accounted =
+            (self.left.published).map(|published| published + dead.len() + self.left.pending.len());
         if accounted.is_some_and(|accounted| accounted != self.rows.len()) {
             wrong.add(u64::MAX, || {
-                format!(
-                    "inserted {}, accounted for {accounted:?}",
-                    self.rows.len()
-                )
+                format!("inserted {}, accounted for {accounted:?}", self.rows.len())
             });
         }
         wrong.report(verdict);
@@ -322,7 +338,9 @@ impl History {
                 continue; // nothing need be left to arrive
             }
             let next = arrived.partition_point(|&at| at < fault.until);
-            let recovery = arrived.get(next).map_or(Duration::MAX, |&at| at - fault.until);
+            let recovery = arrived
+                .get(next)
+                .map_or(Duration::MAX, |at| at.saturating_sub(fault.until));
             verdict.recovery = verdict.recovery.max(recovery);
             if recovery > RECOVERY {
                 verdict.violations.push(Violation {
@@ -331,6 +349,18 @@ impl History {
                     detail: format!("nothing arrived for {recovery:?} after: {fault:?}"),
                 });
             }
+        }
+    }
+
+    /// Every relay that was told to end did so in order.
+    fn check_drain(&self, verdict: &mut Verdict) {
+        let disorderly: Vec<&Stop> = self.stops.iter().filter(|stop| !stop.orderly).collect();
+        if let Some(first) = disorderly.first() {
+            verdict.violations.push(Violation {
+                invariant: "drain",
+                number: None,
+                detail: format!("{} relays, the first at {:?}", disorderly.len(), first.at),
+            });
         }
     }
 
@@ -346,7 +376,11 @@ impl History {
             verdict.recovery
         );
         for violation in &verdict.violations {
-            let _ = writeln!(text, "BROKEN: {}: {}", violation.invariant, violation.detail);
+            let _ = writeln!(
+                text,
+                "BROKEN: {}: {}",
+                violation.invariant, violation.detail
+            );
         }
         let bad = verdict.violations.iter().find_map(|v| v.number);
         if let Some(number) = bad.filter(|&number| number != u64::MAX) {
@@ -365,7 +399,10 @@ impl History {
             Some(id) => format!("event {number} (id {id}, key {})", written.key),
             None => format!("event {number} (not in the database)"),
         };
-        let mut lines = vec![(written.at, format!("{} ended {:?}", name(number), written.fate))];
+        let mut lines = vec![(
+            written.at,
+            format!("{} ended {:?}", name(number), written.fate),
+        )];
         // The four nearest of its key on either side.
         let mut key: Vec<(i64, u64)> = (self.rows.iter())
             .filter(|row| self.written[index(row.number)].key == written.key)
@@ -383,7 +420,12 @@ impl History {
             }
         }
         for charge in self.charges.iter().filter(|charge| close(charge.number)) {
-            let what = format!("{} {} after {}", name(charge.number), charge.state, charge.attempts);
+            let what = format!(
+                "{} {} after {}",
+                name(charge.number),
+                charge.state,
+                charge.attempts
+            );
             lines.push((charge.at, format!("{what}: {}", charge.reason)));
         }
         let slack = Duration::from_secs(20);
@@ -402,6 +444,23 @@ impl History {
         }
         text
     }
+}
+
+/// Dead at its first try, and again each time that it was redriven; discarded, it is left alone.
+fn died_once_a_try(first: &Charge, rest: &[&Charge]) -> bool {
+    let died = |charge: &Charge| charge.state == "dead" && charge.attempts == 1;
+    let mut state = "dead";
+    died(first)
+        && rest.iter().all(|charge| {
+            let right = match (state, charge.state.as_str()) {
+                ("dead", "retrying") => charge.attempts == 0,
+                ("dead", "discarded") => charge.attempts == 1,
+                ("retrying", "dead") => died(charge),
+                _ => false,
+            };
+            state = &charge.state;
+            right
+        })
 }
 
 /// Events that break one invariant: the first, and how many.
@@ -438,4 +497,12 @@ impl Offenders {
 
 fn index(number: u64) -> usize {
     usize::try_from(number).unwrap()
+}
+
+/// Whether these are negative answers one after another, none of them the last.
+fn rise_by_one(charges: &[&Charge]) -> bool {
+    let expected = (1..).zip(charges);
+    expected
+        .into_iter()
+        .all(|(attempts, charge)| charge.state == "retrying" && charge.attempts == attempts)
 }

@@ -8,77 +8,27 @@ use std::{
 
 use fastrand::Rng;
 use sqlx::{AssertSqlSafe, Connection as _};
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     common::{
         PrivateServices,
-        broker::{Broker, Kind},
+        broker::Broker,
         database::Database,
         proxy::Proxy,
         relay::{Relay, until},
     },
     consumer::Reader,
-    faults::Strike,
-    history::{History, Injected, RECOVERY, Verdict},
-    writers::{self, Journal, Load},
+    history::{Charge, History, Injected, RECOVERY, Stop, Verdict},
+    plan::Plan,
+    watch::Watch,
+    writers::{self, Journal, Load, Poison},
 };
-
-pub const REPLICAS: usize = 3;
-const BATCH: usize = 500;
-/// What one relay may have published and not settled: its workers' batches.
-pub const IN_FLIGHT: usize = 4 * BATCH;
-/// How long a backlog may stand still at the end.
-const STANDSTILL: Duration = Duration::from_secs(60);
-
-/// What a storm is made of.
-pub struct Plan {
-    pub kind: Kind,
-    pub seed: u64,
-    pub events: u64,
-    pub keys: u32,
-    /// One of so many events cannot be delivered.
-    pub poison_every: u32,
-    /// In this order.
-    pub strikes: Vec<Strike>,
-    /// Whether published rows are deleted.
-    pub delete: bool,
-    /// Whether PostgreSQL and the broker are of its own, and may be restarted.
-    pub own_servers: bool,
-}
-
-impl Plan {
-    /// A calm: so many events, and nothing happens to them.
-    pub fn calm(kind: Kind, seed: u64, events: u64) -> Self {
-        Self {
-            kind,
-            seed,
-            events,
-            keys: 400,
-            poison_every: 0,
-            strikes: Vec::new(),
-            delete: seed % 2 == 0,
-            own_servers: false,
-        }
-    }
-
-    /// So many SIGKILLs with so many of those other strikes between them, shuffled.
-    pub fn strikes(mut self, kills: usize, others: usize, menu: &[Strike]) -> Self {
-        let mut rng = Rng::with_seed(self.seed);
-        self.strikes = vec![Strike::Kill; kills];
-        let others = (0..others).map(|i| menu[i % menu.len()]);
-        self.strikes.extend(others);
-        rng.shuffle(&mut self.strikes);
-        self
-    }
-}
 
 /// What a storm came to.
 pub struct Aftermath {
     pub history: History,
     pub verdict: Verdict,
-    /// How long relays took to end after SIGTERM, ascending.
-    pub stops: Vec<Duration>,
     seed: u64,
     logs: String,
 }
@@ -93,15 +43,24 @@ impl Aftermath {
         if !self.verdict.broken().is_empty() {
             let path = std::env::temp_dir().join(format!("outboxd-storm-{:x}.log", self.seed));
             std::fs::write(&path, &self.logs).unwrap();
-            panic!("seed {}\n{report}the relays' logs: {}", self.seed, path.display());
+            panic!(
+                "seed {}\n{report}the relays' logs: {}",
+                self.seed,
+                path.display()
+            );
         }
         println!("seed {}: {report}", self.seed);
+        if std::env::var("TORTURE_LOGS").is_ok() {
+            std::fs::write(std::env::var("TORTURE_LOGS").unwrap(), &self.logs).unwrap();
+        }
     }
 
     /// The longest stop but for the slowest hundredth.
     pub fn stops_p99(&self) -> Duration {
-        let rank = (self.stops.len() * 99).div_ceil(100);
-        self.stops[rank.max(1) - 1]
+        let stops = &self.history.stops;
+        let mut took: Vec<Duration> = stops.iter().map(|stop| stop.took).collect();
+        took.sort_unstable();
+        took[(took.len() * 99).div_ceil(100).max(1) - 1]
     }
 }
 
@@ -115,12 +74,21 @@ pub struct Storm {
     pub faults: Vec<Injected>,
     /// Relays that stand still, and when they are to wake.
     pub frozen: Vec<(Duration, Relay)>,
+    /// Relays that stand still for good.
+    pub lost: Vec<Relay>,
+    pub replicas: usize,
+    /// What one relay may have published and not settled: its workers' batches.
+    pub in_flight: usize,
+    pub topic: String,
+    /// A destination that is yet to be made.
+    late_topic: Option<String>,
+    environment: Option<String>,
     relays: Vec<Relay>,
-    services: Option<PrivateServices>,
+    services: Option<Arc<PrivateServices>>,
     journal: Arc<Journal>,
-    reader: Reader,
+    readers: Vec<Reader>,
     flags: Vec<String>,
-    stops: Vec<Duration>,
+    stops: Vec<Stop>,
     logs: String,
     /// By the database's clock.
     epoch: f64,
@@ -130,25 +98,42 @@ impl Plan {
     /// Runs it to the end, and judges.
     pub async fn run(self) -> Aftermath {
         let mut storm = Storm::begin(&self).await;
-        let writers = storm.journal.write(&storm.database.url, self.seed);
+        let mut writers = storm.journal.write(&storm.database.url, self.seed);
+        if self.backlog {
+            storm.journal.allow(self.events);
+            join(&mut writers).await;
+        }
+        for _ in 0..self.replicas {
+            storm.start_relay();
+        }
+        let strikes = u32::try_from(self.strikes.len()).unwrap();
+        let watch = self
+            .lasts
+            .map(|_| Watch::start(&storm.database, storm.pids()));
         for (number, strike) in (1..).zip(&self.strikes) {
-            let strikes = self.strikes.len() as u64;
-            storm.journal.allow(self.events * number / strikes);
-            sleep(Duration::from_millis(storm.rng.u64(50..600))).await;
+            if let Some(lasts) = self.lasts {
+                storm.flow(&self, lasts * number / strikes).await;
+            } else {
+                storm
+                    .journal
+                    .allow(self.events * u64::from(number) / u64::from(strikes));
+                sleep(Duration::from_millis(storm.rng.u64(50..600))).await;
+            }
             storm.wake_frozen().await;
             storm.strike(*strike).await;
-            storm.recover().await;
+            storm.recover(self.standstill).await;
             println!(
                 "{:>7.1} s  {number}/{strikes}  {}, {} written, {} arrived",
                 storm.now().as_secs_f64(),
                 storm.faults.last().map_or("", |fault| &fault.what),
                 storm.journal.begun(),
-                storm.reader.count(),
+                storm.arrived(),
             );
         }
         storm.journal.allow(self.events);
-        for writer in writers {
-            writer.await.unwrap();
+        join(&mut writers).await;
+        if let Some(watch) = watch {
+            watch.assert_flat().await;
         }
         storm.finish(&self).await
     }
@@ -157,52 +142,61 @@ impl Plan {
 impl Storm {
     async fn begin(plan: &Plan) -> Self {
         let services = plan.own_servers.then(|| {
-            tokio::task::block_in_place(|| PrivateServices::up(&["postgres", name(plan.kind)]))
+            let servers = ["postgres", plan.kind.server()];
+            Arc::new(tokio::task::block_in_place(|| {
+                PrivateServices::up(&servers)
+            }))
         });
         let (database, mut broker) = match &services {
             Some(services) => (
                 Database::on(&services.env("TEST_POSTGRES_URL")).await,
-                Broker::of(services, plan.kind),
+                Broker::of(Arc::clone(services), plan.kind),
             ),
             None => (Database::new().await, Broker::shared(plan.kind)),
         };
         writers::prepare(&database).await;
-        let topic = broker.destination().await;
+        let topic = plan.destination(&broker).await;
+        let late_topic = plan.late.then(|| format!("{topic}-late"));
         let (database_proxy, url) = database.through_proxy().await;
-        let broker_proxy = match services {
-            Some(_) => Some(broker.behind_proxy().await),
-            None => None,
+        let broker_proxy = if plan.broker_proxied || plan.own_servers {
+            Some(broker.behind_proxy().await)
+        } else {
+            None
         };
         let journal = Journal::new(Load {
             events: plan.events,
             keys: plan.keys,
             poison_every: plan.poison_every,
-            poison_bytes: 0,
+            poison: plan.poison,
+            refusable: plan.room.is_some(),
             topic: topic.clone(),
+            late_topic: late_topic.clone(),
         });
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let reader = Reader::start(&broker, &topic, &journal);
-        let mut storm = Self {
+        let readers = vec![Reader::start(&broker, &topic, &journal)];
+        Self {
             rng: Rng::with_seed(plan.seed),
-            flags: flags(&url, &broker, plan.delete),
+            flags: plan.flags(&url, &broker),
             database,
             database_proxy,
             broker,
             broker_proxy,
             faults: Vec::new(),
             frozen: Vec::new(),
+            lost: Vec::new(),
+            replicas: plan.replicas,
+            in_flight: plan.workers * plan.batch,
+            topic,
+            late_topic,
+            environment: plan.defect.clone(),
             relays: Vec::new(),
             services,
             journal,
-            reader,
+            readers,
             stops: Vec::new(),
             logs: String::new(),
             epoch: epoch.as_secs_f64(),
-        };
-        for _ in 0..REPLICAS {
-            storm.start_relay();
         }
-        storm
     }
 
     /// Since the beginning.
@@ -210,20 +204,26 @@ impl Storm {
         self.journal.started.elapsed()
     }
 
-    pub fn broker_name(&self) -> &'static str {
-        name(self.broker.kind)
+    fn pids(&self) -> Vec<u32> {
+        self.relays.iter().map(Relay::pid).collect()
     }
 
     pub fn start_relay(&mut self) {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        self.relays.push(Relay::run(&flags));
+        let defect = self.environment.as_deref();
+        let environment = defect.map(|defect| ("OUTBOXD_DEFECT", defect));
+        let relay = Relay::run_in(environment.as_slice(), &flags);
+        self.relays.push(relay);
     }
 
     /// Any relay, once it works.
     pub async fn take_relay(&mut self) -> Relay {
         let victim = self.rng.usize(0..self.relays.len());
         let relay = self.relays.swap_remove(victim);
-        until("a relay listens", || async { relay.get("/livez").await.is_some() }).await;
+        until("a relay listens", || async {
+            relay.get("/livez").await.is_some()
+        })
+        .await;
         relay
     }
 
@@ -234,15 +234,20 @@ impl Storm {
 
     /// SIGTERM: it must end in order, and soon.
     pub async fn stop_relay(&mut self) -> String {
-        let mut relay = self.take_relay().await;
-        let started = Instant::now();
-        relay.signal("-TERM");
-        let status = relay.ended().await;
-        self.stops.push(started.elapsed());
-        self.keep_log(&relay);
-        assert!(status.success(), "{status}\n{}", relay.log());
+        let relay = self.take_relay().await;
+        let took = self.end_relay(relay).await;
         self.start_relay();
-        format!(" took {:?}", started.elapsed())
+        format!(" took {took:?}")
+    }
+
+    async fn end_relay(&mut self, mut relay: Relay) -> Duration {
+        let at = self.now();
+        relay.signal("-TERM");
+        let orderly = relay.ended().await.success();
+        let took = self.now().saturating_sub(at);
+        self.stops.push(Stop { at, took, orderly });
+        self.keep_log(&relay);
+        took
     }
 
     /// Runs statements that may fail for what else is going on.
@@ -272,32 +277,68 @@ impl Storm {
             .partition(|(wakes, _)| *wakes <= now);
         self.frozen = frozen;
         let due: Vec<(Duration, Relay)> = due;
-        for (_, mut relay) in due {
+        for (_, relay) in due {
             let from = self.now();
             relay.signal("-CONT");
-            relay.signal("-TERM");
-            let status = relay.ended().await;
-            assert!(status.success(), "{status}\n{}", relay.log());
-            self.keep_log(&relay);
+            self.end_relay(relay).await;
             self.faults.push(Injected {
                 what: "a frozen relay woke".into(),
                 from,
                 until: self.now(),
                 echo: RECOVERY,
-                may_repeat: IN_FLIGHT,
+                may_repeat: self.in_flight,
             });
         }
     }
 
+    /// Lets events be written evenly, until then.
+    async fn flow(&self, plan: &Plan, until: Duration) {
+        let lasts = plan.lasts.unwrap_or_default().as_secs_f64();
+        while self.now() < until {
+            let share = self.now().as_secs_f64() / lasts;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share"
+            )]
+            self.journal.allow((plan.events as f64 * share) as u64);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until something arrives, or nothing is left to.
-    async fn recover(&self) {
-        let (before, started) = (self.reader.count(), Instant::now());
-        while self.reader.count() == before && started.elapsed() < RECOVERY {
-            if self.reader.count() as u64 >= self.journal.begun() {
+    async fn recover(&self, standstill: Duration) {
+        let (before, started) = (self.arrived(), Instant::now());
+        while self.arrived() == before && started.elapsed() < RECOVERY.min(standstill) {
+            if self.pending().await == 0 {
                 return;
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    fn arrived(&self) -> usize {
+        self.readers.iter().map(Reader::count).sum()
+    }
+
+    /// Makes the destination that some events have waited for.
+    pub async fn create_late(&mut self) {
+        if let Some(topic) = self.late_topic.take() {
+            self.broker.create(&topic).await;
+            let reader = Reader::start(&self.broker, &topic, &self.journal);
+            self.readers.push(reader);
+        }
+    }
+
+    /// Events that can be delivered now.
+    async fn pending(&self) -> i64 {
+        let late = self.late_topic.as_deref().unwrap_or_default();
+        let sql = format!(
+            "select count(*) from outbox o where published_at is null and aggregate_type <> '{late}'
+                and not exists (select from outbox_failures f where f.state <> 'retrying'
+                    and (f.id = o.id or f.holds and f.id < o.id and f.key = o.aggregate_id))"
+        );
+        self.database.number(&sql).await
     }
 
     async fn finish(mut self, plan: &Plan) -> Aftermath {
@@ -305,42 +346,59 @@ impl Storm {
             sleep(latest.saturating_sub(self.now())).await;
             self.wake_frozen().await;
         }
-        self.await_the_backlog().await;
+        self.create_late().await;
+        self.await_the_backlog(plan.standstill).await;
+        while plan.hold && self.held().await {
+            self.change_dead("discard");
+            self.await_the_backlog(plan.standstill).await;
+        }
         while !self.relays.is_empty() {
-            self.stop_relay().await;
-            self.relays.pop(); // the one in its place
+            let relay = self.take_relay().await;
+            self.end_relay(relay).await;
+        }
+        let mut arrivals = Vec::new();
+        for reader in std::mem::take(&mut self.readers) {
+            arrivals.extend(reader.finish().await);
+        }
+        let charges = writers::charges(&self.database, self.epoch).await;
+        if plan.poison != Poison::Unsendable {
+            self.faults
+                .extend(charges.iter().map(|charge| refusal(charge, self.in_flight)));
         }
         let history = History {
-            arrivals: self.reader.finish().await,
+            arrivals,
             written: self.journal.written(),
             rows: writers::ledger(&self.database).await,
-            charges: writers::charges(&self.database, self.epoch).await,
+            charges,
+            stops: self.stops,
             left: writers::left(&self.database, &self.journal, plan.delete).await,
             faults: self.faults,
         };
         let verdict = history.check();
-        self.stops.sort_unstable();
         Aftermath {
             history,
             verdict,
-            stops: self.stops,
             seed: plan.seed,
             logs: self.logs,
         }
     }
 
+    /// Whether dead events hold back their keys.
+    async fn held(&self) -> bool {
+        let sql = "select count(*) from outbox_failures where holds and state = 'dead'";
+        self.database.number(sql).await > 0
+    }
+
     /// Waits until nothing is pending but what is dead, as long as it becomes less.
-    async fn await_the_backlog(&self) {
-        let pending = "select count(*) from outbox o where published_at is null
-             and not exists (select from outbox_failures f where f.id = o.id and f.state = 'dead')";
+    async fn await_the_backlog(&self, standstill: Duration) {
         let (mut least, mut since) = (i64::MAX, Instant::now());
         loop {
-            let left = self.database.number(pending).await;
+            let left = self.pending().await;
             if left < least {
                 (least, since) = (left, Instant::now());
             }
             // What stays is what the checker will find.
-            if left == 0 || since.elapsed() > STANDSTILL {
+            if left == 0 || since.elapsed() > standstill {
                 return;
             }
             sleep(Duration::from_millis(50)).await;
@@ -348,20 +406,20 @@ impl Storm {
     }
 }
 
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Kafka => "kafka",
-        Kind::Rabbitmq => "rabbitmq",
+async fn join(writers: &mut Vec<JoinHandle<()>>) {
+    for writer in writers.drain(..) {
+        writer.await.unwrap();
     }
 }
 
-fn flags(database_url: &str, broker: &Broker, delete: bool) -> Vec<String> {
-    let mut flags = vec!["--database-url", database_url];
-    flags.extend(broker.flags());
-    let batch = BATCH.to_string();
-    flags.extend(["--batch-size", &batch]);
-    flags.extend(["--publish-timeout", "5s", "--shutdown-timeout", "20s"]);
-    flags.extend(["--statement-timeout", "5s", "--lock-timeout", "2s"]);
-    flags.extend(["--on-published", if delete { "delete" } else { "mark" }]);
-    flags.into_iter().map(Into::into).collect()
+/// A message that the broker refuses takes its connection's or producer's others with it, which are
+/// sent again.
+fn refusal(charge: &Charge, in_flight: usize) -> Injected {
+    Injected {
+        what: format!("the broker refused event {}", charge.number),
+        from: charge.at.saturating_sub(Duration::from_secs(2)),
+        until: charge.at,
+        echo: Duration::from_secs(2),
+        may_repeat: in_flight,
+    }
 }

@@ -36,9 +36,54 @@ pub struct Load {
     /// One of so many events cannot be delivered; 0 for none.
     pub poison_every: u32,
     pub topic: String,
-    /// Bytes added to a poisonous event's payload, so that the broker refuses it; 0 makes its headers
-    /// such that they cannot be sent.
-    pub poison_bytes: usize,
+    /// Where the events of one key in ten go instead.
+    pub late_topic: Option<String>,
+    pub poison: Poison,
+    /// Whether the destination may refuse any event for a while.
+    pub refusable: bool,
+}
+
+/// What keeps an event from being delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poison {
+    /// Headers that cannot be sent.
+    Unsendable,
+    /// So many bytes more than others, which the broker refuses.
+    TooLarge(usize),
+    /// A header that RabbitMQ takes for its own, and closes the channel over.
+    ClosesChannel,
+}
+
+impl Poison {
+    fn pad_bytes(self) -> usize {
+        match self {
+            Self::TooLarge(bytes) => bytes,
+            Self::Unsendable | Self::ClosesChannel => 0,
+        }
+    }
+
+    fn headers(self, number: u64) -> String {
+        match self {
+            Self::Unsendable => format!(r#"{{"": "{number}"}}"#),
+            Self::TooLarge(_) => headers(number),
+            Self::ClosesChannel => format!(r#"{{"n": "{number}", "CC": "no list"}}"#),
+        }
+    }
+}
+
+fn headers(number: u64) -> String {
+    format!(r#"{{"n": "{number}"}}"#)
+}
+
+impl Load {
+    fn topic(&self, key: u32) -> &str {
+        let late = self.late_topic.as_ref().filter(|_| key % 10 == 9);
+        late.unwrap_or(&self.topic)
+    }
+
+    fn payload(&self, number: u64, poison: bool) -> String {
+        payload(number, if poison { self.poison.pad_bytes() } else { 0 })
+    }
 }
 
 /// The journal of all writers, and how far they may go.
@@ -105,6 +150,11 @@ impl Journal {
         self.allowed.fetch_max(events, Relaxed);
     }
 
+    /// What is to be written.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
     /// How many events are begun.
     pub fn begun(&self) -> u64 {
         self.next.load(Relaxed).min(self.load.events)
@@ -120,8 +170,7 @@ impl Journal {
     pub fn expected(&self, number: u64) -> Option<(String, String)> {
         let events = self.events.lock().unwrap();
         let event = events.get(usize::try_from(number).ok()?)?.as_ref()?;
-        let pad = if event.poison { self.load.poison_bytes } else { 0 };
-        Some((key_name(event.key), payload(number, pad)))
+        Some((key_name(event.key), self.load.payload(number, event.poison)))
     }
 
     /// Starts the writers; they end when everything is written.
@@ -225,6 +274,7 @@ impl Writer {
                 key,
                 fate,
                 poison,
+                refusable: self.journal.load.refusable,
                 at,
             });
         }
@@ -252,7 +302,7 @@ impl Writer {
                 .await?;
         }
         insert(&mut transaction, &self.journal.load, numbers, keys, poison).await?;
-        if self.rng.u32(0..100) == 0 {
+        if self.rng.u32(0..400) == 0 {
             // Others draw higher ids meanwhile, and commit them first.
             let pause = self.rng.u64(0..1500);
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -275,24 +325,25 @@ async fn insert(
     keys: &[u32],
     poison: &[bool],
 ) -> Result<(), sqlx::Error> {
-    let payloads = numbers.iter().zip(poison).map(|(&number, poison)| {
-        payload(number, if *poison { load.poison_bytes } else { 0 })
-    });
-    let headers = numbers.iter().zip(poison).map(|(number, poison)| {
-        let sendable = !poison || load.poison_bytes > 0;
-        let n = if sendable { "n" } else { "" };
-        format!(r#"{{"{n}": "{number}"}}"#)
+    let payloads =
+        (numbers.iter().zip(poison)).map(|(&number, &poison)| load.payload(number, poison));
+    let headers = (numbers.iter().zip(poison)).map(|(&number, &poison)| {
+        if poison {
+            load.poison.headers(number)
+        } else {
+            headers(number)
+        }
     });
     sqlx::query(
         "with events as (
             insert into outbox (event_id, aggregate_type, aggregate_id, event_type, payload, headers)
-            select event_id::uuid, $1, key, 'Tested', payload::jsonb, headers::jsonb
-              from unnest($2::text[], $3::text[], $4::text[], $5::text[]) with ordinality
-                   u(event_id, key, payload, headers, place) order by place
+            select event_id::uuid, topic, key, 'Tested', payload::jsonb, headers::jsonb
+              from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) with ordinality
+                   u(topic, event_id, key, payload, headers, place) order by place
             returning id, event_id)
          insert into ledger select id, event_id from events",
     )
-    .bind(&load.topic)
+    .bind(keys.iter().map(|&key| load.topic(key)).collect::<Vec<_>>())
     .bind(numbers.iter().map(|&n| event_id(n)).collect::<Vec<_>>())
     .bind(keys.iter().map(|&key| key_name(key)).collect::<Vec<_>>())
     .bind(payloads.collect::<Vec<_>>())
@@ -329,9 +380,10 @@ pub async fn charges(database: &Database, epoch: f64) -> Vec<Charge> {
 /// What is left in the outbox; dead rows count if they are as they were written.
 pub async fn left(database: &Database, journal: &Journal, deleted: bool) -> Left {
     let dead = "select o.event_id::text, o.aggregate_id, o.payload::text from outbox o
-                  join outbox_failures f using (id) where f.state = 'dead' and o.published_at is null";
+                  join outbox_failures f using (id) where f.state in ('dead', 'discarded') and o.published_at is null";
     let pending = "select o.event_id::text from outbox o where o.published_at is null
-                    and not exists (select from outbox_failures f where f.id = o.id and f.state = 'dead')";
+                    and not exists (select from outbox_failures f where f.id = o.id and f.state in ('dead', 'discarded'))";
+    let retrying = "select event_id from outbox_failures where state = 'retrying'";
     let published = "select count(*) from outbox where published_at is not null";
     let whole = |row: &&sqlx::postgres::PgRow| {
         let expected = journal.expected(number(row.get(0)).unwrap());
@@ -344,6 +396,7 @@ pub async fn left(database: &Database, journal: &Journal, deleted: bool) -> Left
             .map(numbers)
             .collect(),
         pending: rows(database, pending).await.iter().map(numbers).collect(),
+        retrying: rows(database, retrying).await.iter().map(numbers).collect(),
         published: if deleted {
             None
         } else {
@@ -354,5 +407,8 @@ pub async fn left(database: &Database, journal: &Journal, deleted: bool) -> Left
 
 async fn rows(database: &Database, sql: &str) -> Vec<sqlx::postgres::PgRow> {
     let query = sqlx::query(AssertSqlSafe(sql.to_owned()));
-    query.fetch_all(&mut database.connect().await).await.unwrap()
+    query
+        .fetch_all(&mut database.connect().await)
+        .await
+        .unwrap()
 }

@@ -124,7 +124,7 @@ impl Outbox {
             self.read_retries(link, want, &mut claim).await?;
         }
         self.read_rows(link, want, &mut claim).await?;
-        if self.ordering == Ordering::Key {
+        if self.ordering == Ordering::Key && !defect!(OvertakeStranger) {
             self.withhold_behind_strangers(link, want, &mut claim)
                 .await?;
         }
@@ -181,7 +181,7 @@ fn exclusions(table: &Table, paused: &str) -> String {
          and not exists (select from {failures} f where {held}) \
          and not coalesce({destination}, '') = any({paused})",
         event_id = Table::EVENT_ID,
-        held = table.held_sql(),
+        held = defect!(ReorderRetry: "false".into(), else table.held_sql()),
         destination = table.destination,
     )
 }

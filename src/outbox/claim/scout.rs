@@ -171,11 +171,11 @@ impl Scout<'_> {
             ),
         };
         let lock = match ordering {
-            Ordering::Key => format!(
+            Ordering::Key if !defect!(SkipLaneLock | LockWhileReading) => format!(
                 "where pg_try_advisory_xact_lock({})",
                 self.table.lock_sql("lane::int")
             ),
-            Ordering::None => String::new(),
+            Ordering::Key | Ordering::None => String::new(),
         };
         format!(
             "with heads as materialized (
