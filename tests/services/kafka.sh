@@ -36,7 +36,7 @@ kafka_jars() {
 
 start_kafka() {
     local home=$data/kafka pid state parent started jars
-    if alive kafka; then await kafka 60; return; fi
+    if alive kafka; then await kafka 180; return; fi
     kafka_jars || die "could not fetch Kafka's jars"
     jars=$(kafka_home)
     local log=-Dorg.slf4j.simpleLogger.defaultLogLevel=warn
@@ -82,7 +82,7 @@ EOF
         touch "$home/ready"
     fi
     daemon kafka java "-Xmx${KAFKA_HEAP:-1g}" "$log" -cp "$jars/*" kafka.Kafka "$home/server.properties"
-    await kafka 60
+    await kafka 180
 }
 
 stop_kafka() { end kafka TERM; }

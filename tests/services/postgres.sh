@@ -27,7 +27,7 @@ unlock_postgres() {
 
 start_postgres() {
     local bin become home=$data/postgres pid state parent started
-    if alive postgres; then await postgres 60; return; fi
+    if alive postgres; then await postgres 180; return; fi
     bin=$(pg_bin) || die 'no PostgreSQL under /usr/lib/postgresql'
     as postgres
     if [[ ! -e $home/ready ]]; then
@@ -61,7 +61,7 @@ EOF
     fi
     unlock_postgres
     daemon postgres "${become[@]}" "$bin/postgres" -D "$home/data"
-    await postgres 60
+    await postgres 180
 }
 
 stop_postgres() { end postgres INT; } # its fast shutdown

@@ -28,7 +28,7 @@ rabbit_command() { # -> array rabbit: what to put before a RabbitMQ program
 
 start_rabbitmq() {
     local rabbit home=$data/rabbitmq pid state parent started
-    if alive rabbitmq; then await rabbitmq 60; return; fi
+    if alive rabbitmq; then await rabbitmq 180; return; fi
     rabbit_command
     if [[ ! -e $home/ready ]]; then
         rm -rf "$home"
@@ -62,7 +62,7 @@ EOF
     daemon rabbitmq "${rabbit[@]}" RUNNING_UNDER_SYSTEMD=true \
         RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}' \
         "$rabbit_bin/rabbitmq-server"
-    await rabbitmq 60
+    await rabbitmq 180
 }
 
 stop_rabbitmq() {
