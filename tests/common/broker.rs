@@ -117,6 +117,16 @@ impl Broker {
         self.services.as_ref().unwrap().run(&[command, server]);
     }
 
+    /// Another command of `services.sh` for a private broker.
+    pub fn run(&self, arguments: &[&str]) {
+        self.services.as_ref().unwrap().run(arguments);
+    }
+
+    /// Lets the relay in by another address of the same broker.
+    pub fn enter_by(&mut self, address: String) {
+        self.entrance = address;
+    }
+
     /// The relay's flags.
     pub fn flags(&self) -> [&str; 2] {
         match self.kind {

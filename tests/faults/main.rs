@@ -12,6 +12,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod database;
+mod kafka;
 mod network;
+mod postgres;
 mod proxy;
+mod rabbitmq;
 mod scene;
