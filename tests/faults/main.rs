@@ -19,3 +19,4 @@ mod postgres;
 mod proxy;
 mod rabbitmq;
 mod scene;
+mod table;
