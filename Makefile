@@ -3,13 +3,16 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny services services-down needs
+.PHONY: help demo test torture lint deny services services-down needs
 MAKEFLAGS += --no-print-directory
 
 services := tests/services/services.sh
 # Where the servers are, for the commands of the same line.
 environment := servers=$$($(services) env); eval "$$servers"
 tools := target/tools
+# Of `make torture`: torture, torture_by_stops, torture_by_nothing or soak; through which broker.
+STORM := torture
+SINK := kafka rabbitmq
 
 help: ## this list
 	@echo 'usage: make TARGET'
@@ -23,13 +26,23 @@ demo: services ## orders from PostgreSQL to Kafka and to RabbitMQ: what was prom
 test: services ## all tests, against real servers, which are left running for the next time
 	@$(environment); log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \
 		cargo test --no-fail-fast | tee "$$log" || status=$$?; \
+		cargo test --features defects --test torture defects:: -- --test-threads 8 \
+			| tee --append "$$log" || status=$$?; \
 		awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 			END { printf "\nall in all: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$$log"; \
 		exit $$status
 
+torture: services ## a storm of faults: STORM=torture SINK=kafka ROWS=1000000 KILLS=200 FAULTS=100 SEED=…
+	@$(environment); for sink in $(SINK); do TORTURE_SINK=$$sink \
+		$(if $(ROWS),TORTURE_ROWS=$(ROWS)) $(if $(KILLS),TORTURE_KILLS=$(KILLS)) \
+		$(if $(FAULTS),TORTURE_FAULTS=$(FAULTS)) $(if $(SEED),TORTURE_SEED=$(SEED)) \
+		$(if $(MINUTES),TORTURE_MINUTES=$(MINUTES)) \
+		cargo test --release --test torture $(STORM) -- --exact --ignored --nocapture; done
+
 lint: needs ## formatting and clippy; a warning fails
 	cargo fmt --check
 	cargo clippy --all-targets -- --deny warnings
+	cargo clippy --features defects --test torture -- --deny warnings
 
 deny: ## licences, sources and advisories of the dependencies, by cargo-deny (built here if missing)
 	@command -v cargo-deny >/dev/null || [[ -x $(tools)/bin/cargo-deny ]] \

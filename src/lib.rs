@@ -34,6 +34,9 @@
 //! notes stand at the head of the module they are about: the claim's in `outbox::claim`, floors in
 //! `outbox::floors`, connections in `outbox::session`, workers in `relay::worker`, each sink's in its own.
 
+#[macro_use]
+pub mod defects;
+
 pub mod breaker;
 pub mod cli;
 pub mod event;

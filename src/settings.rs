@@ -14,6 +14,8 @@ use secrecy::SecretString;
 const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
 /// PostgreSQL's timeouts are milliseconds in 31 bits; a few seconds are added to some.
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(24 * 24);
+/// More than anyone has; PostgreSQL counts in 63 bits.
+const LARGEST_SIZE: ByteSize = ByteSize::tib(1);
 
 /// What is wrong with the settings, in the order found.
 #[derive(Debug, Default)]
@@ -94,6 +96,10 @@ impl Problems {
     /// A size in bytes such as `4MiB`.
     pub fn size(&mut self, flag: &str, value: &str) -> usize {
         match value.parse::<ByteSize>() {
+            Ok(size) if size > LARGEST_SIZE => {
+                self.add(format!("--{flag} {value:?} is more than {LARGEST_SIZE}"));
+                0
+            }
             Ok(size) if size.as_u64() > 0 => usize::try_from(size.as_u64()).unwrap_or(usize::MAX),
             Ok(_) => {
                 self.add(format!("--{flag} must be larger than 0"));
@@ -162,6 +168,17 @@ impl Problems {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_beyond_any_memory_are_problems() {
+        let mut problems = Problems::default();
+        assert_eq!(problems.size("batch-bytes", "4MiB"), 4 << 20);
+        assert!(problems.is_empty());
+        for size in ["2TiB", "18446744073709551615", "0"] {
+            problems.size("batch-bytes", size);
+        }
+        assert_eq!(problems.list().len(), 3, "{problems:?}");
+    }
 
     #[test]
     fn durations_that_could_only_overflow_are_problems() {

@@ -69,7 +69,7 @@ pub fn settle(
         let destination = &event.message.destination;
         let behind = !stopped.is_empty() && key.is_some_and(|key| stopped.contains(&key));
         let verdict = if behind {
-            Verdict::Wait
+            defect!(SettlePastFailure: Verdict::Published, else Verdict::Wait)
         } else {
             judge(outcome, policy, rejections, destination)
         };
@@ -94,13 +94,16 @@ pub fn settle(
                 false
             }
             Verdict::Charge { reason, last } => {
-                let attempts = attempts.get(&event.id).copied().unwrap_or(0) + 1;
+                let attempts =
+                    attempts.get(&event.id).copied().unwrap_or(0) + defect!(ChargeTwice: 2, else 1);
                 let retry_in = if last {
                     None
                 } else {
                     policy.retry.delay(attempts, jitter())
                 };
-                let holds = key.is_some() && (retry_in.is_some() || policy.dead_holds);
+                let holds = key.is_some()
+                    && (retry_in.is_some() || policy.dead_holds)
+                    && !defect!(ReleaseFailedKey);
                 settlement.failures.push(Failure {
                     index,
                     attempts,
@@ -140,6 +143,11 @@ fn judge(
             rejections.note(destination, false);
             Verdict::Published
         }
+        Outcome::Unavailable(_) if defect!(SettleUnanswered) => Verdict::Published,
+        Outcome::Unavailable(why) if defect!(ChargeOutage) => Verdict::Charge {
+            reason: Reason::new(ReasonKind::Refused, why.detail),
+            last: false,
+        },
         Outcome::Withheld => Verdict::Wait,
         Outcome::Transient(reason) => Verdict::Charge {
             reason,
@@ -155,7 +163,7 @@ fn judge(
         },
         Outcome::Rejected(reason) => {
             if rejections.note(destination, true) {
-                Verdict::Charge { reason, last: true }
+                defect!(DropRejected: Verdict::Published, else Verdict::Charge { reason, last: true })
             } else {
                 Verdict::Pause(format!(
                     "more than {MOST_REJECTED} of its last {WINDOW} events were rejected, the latest: {reason}"

@@ -4,7 +4,7 @@ mod claim;
 pub mod config;
 mod dead;
 mod error;
-mod floors;
+pub mod floors;
 pub mod inspect;
 mod instances;
 mod listen;
@@ -21,7 +21,10 @@ mod table;
 pub mod url;
 mod verify;
 
-use std::{sync::atomic::AtomicBool, time::Duration};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
 
 pub use claim::{Claim, Want};
 pub use dead::{Before, Change, Changed, FailedEvent, Filter, State};
@@ -75,7 +78,7 @@ pub struct Outbox {
     on_published: OnPublished,
     ordering: Ordering,
     timeouts: Timeouts,
-    floors: Floors,
+    floors: Mutex<Floors>,
     /// Whether the last claim met failures that matter; a hint for scouting.
     failures_seen: AtomicBool,
 }
@@ -105,7 +108,7 @@ impl Outbox {
             on_published,
             ordering,
             timeouts,
-            floors: Floors::new(),
+            floors: Mutex::new(Floors::new(Instant::now())),
             failures_seen: AtomicBool::new(true),
         }
     }
@@ -134,9 +137,13 @@ impl Outbox {
         self.database.deadline() * 4
     }
 
+    fn floors(&self) -> MutexGuard<'_, Floors> {
+        self.floors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Everything may be pending again: after a database error, or when a destination is resumed.
     pub fn fall(&self) {
-        self.floors.fall();
+        self.floors().fall(Instant::now());
     }
 }
 
@@ -145,6 +152,6 @@ pub fn timeouts(statement: Duration, lock: Duration, publish: Duration) -> Timeo
     Timeouts {
         statement,
         lock,
-        idle: publish + Duration::from_secs(10),
+        idle: defect!(ClaimForEver: Duration::ZERO, else publish + Duration::from_secs(10)),
     }
 }

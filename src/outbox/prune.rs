@@ -94,14 +94,15 @@ impl Outbox {
         retention: Duration,
     ) -> Result<(u64, bool), DbError> {
         let outbox = self.names.outbox();
+        let published_at = defect!(PruneUnpublished: "o.created_at", else "o.published_at");
         let sql = format!(
             "with page as materialized (
-               select o.id, o.published_at < now() - $2 * interval '1 second' as due,
+               select o.id, {published_at} < now() - $2 * interval '1 second' as due,
                       o.created_at >= now() - $2 * interval '1 second' as young
                  from {outbox} o where o.id > $1 order by o.id limit $3
              ), gone as (
                delete from {outbox} o where o.id = any(array(select id from page where due))
-                  and o.published_at < now() - $2 * interval '1 second'
+                  and {published_at} < now() - $2 * interval '1 second'
                returning o.id
              ), last as (select id, young from page order by id desc limit 1)
              select (select count(*) from page), (select count(*) from gone), (select id from last),

@@ -64,7 +64,7 @@ pub(super) fn event(
     let content_type = headers
         .content_type
         .map_or(table.payload.content_type().into(), Into::into);
-    let message = Message {
+    let mut message = Message {
         id: text(2)?.unwrap_or_default(),
         destination: destination.unwrap_or_default(),
         key: text(4)?,
@@ -74,6 +74,12 @@ pub(super) fn event(
         payload: bytes(row, 6)?.map(<[u8]>::to_vec),
         timestamp_ms: timestamp_ms(row, now_us)?,
     };
+    if defect!(ChangeId) {
+        message.id = format!("{:032x}", fastrand::u128(..));
+    }
+    if defect!(LoseHeaders) {
+        message.headers.clear();
+    }
     let lane = i32::try_from(get::<i64>(row, 1)?).unwrap_or_default();
     Ok(Event {
         id: get(row, 0)?,

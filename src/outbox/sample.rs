@@ -104,7 +104,12 @@ impl Outbox {
     /// `u`: where each lane is read from. `retrying`: pending events that wait for a retry, and whether
     /// the floor has passed them. `ended`: how many of the rows above the floors are dead or discarded.
     fn scope_sql(&self, link: &Link) -> String {
-        let firm: Vec<String> = self.floors.firm().iter().map(ToString::to_string).collect();
+        let firm: Vec<String> = self
+            .floors()
+            .firm()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let failed = |lane_and_state: &str| {
             format!(
                 "from {failures} f join u on u.lane = f.lane join {outbox} o on o.id = f.id and {event_id} = f.event_id and {pending} \

@@ -64,7 +64,9 @@ impl Relay {
                 continue;
             }
             let active = Active::new(&self);
-            let turn = self.turn(&mut link).await;
+            let turn = defect!(DropAtShutdown:
+                stop.run_until_cancelled(Box::pin(self.turn(&mut link))).await.unwrap_or(Ok(Turn::Idle)),
+                else self.turn(&mut link).await);
             drop(active);
             match turn {
                 Ok(Turn::Worked { more }) => {
@@ -82,7 +84,9 @@ impl Relay {
                 Ok(Turn::Owing(confirmed, error)) => {
                     link = None;
                     self.failed(&error);
-                    self.pay(&confirmed, &stop).await;
+                    if !defect!(ForgetDebt) {
+                        self.pay(&confirmed, &stop).await;
+                    }
                 }
                 Err(error) => {
                     link = None;
@@ -115,7 +119,7 @@ impl Relay {
 
     /// Settles what was confirmed, however long it takes.
     async fn pay(&self, confirmed: &[Confirmed], stop: &CancellationToken) {
-        self.debts.send_modify(|debts| *debts += 1);
+        let debt = Debt::new(self);
         tracing::warn!(
             events = confirmed.len(),
             "published events could not be marked: publishing nothing until they are"
@@ -139,7 +143,7 @@ impl Relay {
             }
         }
         self.metrics.published(confirmed.len());
-        self.debts.send_modify(|debts| *debts -= 1);
+        drop(debt);
         tracing::info!(events = confirmed.len(), "published events are marked now");
     }
 }
@@ -157,5 +161,21 @@ impl<'a> Active<'a> {
 impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Counts those who owe a settlement; after a panic too, when what it owed is sent again.
+struct Debt<'a>(&'a Relay);
+
+impl<'a> Debt<'a> {
+    fn new(relay: &'a Relay) -> Self {
+        relay.debts.send_modify(|debts| *debts += 1);
+        Self(relay)
+    }
+}
+
+impl Drop for Debt<'_> {
+    fn drop(&mut self) {
+        self.0.debts.send_modify(|debts| *debts -= 1);
     }
 }

@@ -1,6 +1,9 @@
 //! Both brokers, as a test of the whole relay uses them.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use lapin::types::{AMQPValue, FieldTable};
 use rdkafka::Message as _;
@@ -16,13 +19,23 @@ pub enum Kind {
     Rabbitmq,
 }
 
+impl Kind {
+    /// Its name, as `services.sh` and the metrics have it.
+    pub fn server(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Rabbitmq => "rabbitmq",
+        }
+    }
+}
+
 /// A broker, and the flags that make a relay use it.
 pub struct Broker {
     pub kind: Kind,
     /// For what a test does itself; the relay's is in the flags.
     pub address: String,
     entrance: String,
-    services: Option<PrivateServices>,
+    services: Option<Arc<PrivateServices>>,
 }
 
 /// A delivery as a consumer sees it: the order is the broker's, per key.
@@ -34,7 +47,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    fn of_rabbitmq(delivery: lapin::message::Delivery) -> Self {
+    pub fn of_rabbitmq(delivery: lapin::message::Delivery) -> Self {
         let mut headers = rabbitmq::headers(&delivery).into_iter();
         Self {
             id: rabbitmq::text(delivery.properties.message_id().as_ref()),
@@ -68,13 +81,12 @@ impl Broker {
 
     /// A broker of one's own, to be stopped and started.
     pub async fn private(kind: Kind) -> Self {
-        let server = match kind {
-            Kind::Kafka => "kafka",
-            Kind::Rabbitmq => "rabbitmq",
-        };
-        let services = tokio::task::spawn_blocking(move || PrivateServices::up(server))
-            .await
-            .unwrap();
+        let services = tokio::task::spawn_blocking(move || PrivateServices::up(&[kind.server()]));
+        Self::of(Arc::new(services.await.unwrap()), kind)
+    }
+
+    /// The broker of a private set of servers.
+    pub fn of(services: Arc<PrivateServices>, kind: Kind) -> Self {
         let address = match kind {
             Kind::Kafka => services.env("TEST_KAFKA_BROKERS"),
             Kind::Rabbitmq => services.env("TEST_RABBITMQ_URL"),
@@ -110,11 +122,8 @@ impl Broker {
 
     /// `stop`, `start`, … of a private broker.
     pub fn control(&self, command: &str) {
-        let server = match self.kind {
-            Kind::Kafka => "kafka",
-            Kind::Rabbitmq => "rabbitmq",
-        };
-        self.services.as_ref().unwrap().run(&[command, server]);
+        let services = self.services.as_ref().unwrap();
+        services.run(&[command, self.kind.server()]);
     }
 
     /// Another command of `services.sh` for a private broker.
@@ -137,10 +146,7 @@ impl Broker {
 
     /// The metrics' label.
     pub fn label(&self) -> &'static str {
-        match self.kind {
-            Kind::Kafka => "kafka",
-            Kind::Rabbitmq => "rabbitmq",
-        }
+        self.kind.server()
     }
 
     /// A destination that exists.

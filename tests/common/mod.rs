@@ -65,10 +65,11 @@ pub struct PrivateServices {
 }
 
 impl PrivateServices {
-    pub fn up(server: &str) -> Self {
+    /// Starts such servers.
+    pub fn up(servers: &[&str]) -> Self {
         let dir = std::env::temp_dir().join(unique("outboxd-services"));
         let services = Self { dir };
-        services.run(&["up", server]);
+        services.run(&[&["up"], servers].concat());
         services
     }
 

@@ -4,7 +4,7 @@ use futures_util::StreamExt as _;
 use lapin::{
     Connection, ConnectionProperties,
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions},
+    options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 
@@ -23,6 +23,43 @@ pub async fn declare(url: &str, name: &str, arguments: FieldTable) {
     };
     channel
         .queue_declare(name.into(), options, arguments)
+        .await
+        .unwrap();
+    connection.close(200, "done".into()).await.unwrap();
+}
+
+/// The exchange that [`bind`] and [`unbind`] are about.
+pub const EXCHANGE: &str = "amq.direct";
+
+/// Has a queue take what is published to [`EXCHANGE`] under its name.
+pub async fn bind(url: &str, queue: &str) {
+    let connection = connect(url).await;
+    let channel = connection.create_channel().await.unwrap();
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel
+        .queue_bind(
+            queue.into(),
+            EXCHANGE.into(),
+            queue.into(),
+            options,
+            arguments,
+        )
+        .await
+        .unwrap();
+    connection.close(200, "done".into()).await.unwrap();
+}
+
+/// Ends that.
+pub async fn unbind(url: &str, queue: &str) {
+    let connection = connect(url).await;
+    let channel = connection.create_channel().await.unwrap();
+    channel
+        .queue_unbind(
+            queue.into(),
+            EXCHANGE.into(),
+            queue.into(),
+            FieldTable::default(),
+        )
         .await
         .unwrap();
     connection.close(200, "done".into()).await.unwrap();

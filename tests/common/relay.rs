@@ -38,6 +38,11 @@ pub struct Relay {
 impl Relay {
     /// Starts `outboxd run` with these flags.
     pub fn run(flags: &[&str]) -> Self {
+        Self::run_in(&[], flags)
+    }
+
+    /// The same with further environment variables.
+    pub fn run_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
         let port = StdListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -47,6 +52,7 @@ impl Relay {
         let errors = File::create(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_outboxd"))
             .arg("run")
+            .envs(environment.iter().copied())
             .args(flags)
             .args([
                 "--listen",
@@ -60,6 +66,11 @@ impl Relay {
             .spawn()
             .unwrap();
         Self { child, port, log }
+    }
+
+    /// The port it listens on, which its instance's name ends with.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Waits until it can publish.
@@ -114,6 +125,10 @@ impl Relay {
             .await
             .get(name)
             .unwrap_or_else(|| panic!("no metric {name}"))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: &str) {

@@ -261,3 +261,36 @@ async fn rolled_back_events_are_never_sent(kind: Kind) {
             .collect::<Vec<_>>()
     );
 }
+
+/// Its locks belong to no process meanwhile.
+#[tokio::test]
+async fn an_event_of_a_prepared_transaction_is_delivered_once_it_commits() {
+    let database = Database::new().await;
+    let insert = |key: &str| {
+        format!(
+            "insert into outbox (aggregate_type, aggregate_id, event_type) values ('topic', '{key}', 'Tested')"
+        )
+    };
+    let prepare = format!("prepare transaction '{}'", database.name);
+    database
+        .execute(&format!("begin; {}; {prepare}", insert("late")))
+        .await;
+    let flags = ["--database-url", &database.url, "--sink", "stdout"];
+    let relay = Relay::run(&[&flags[..], &["--poll-interval", "20ms"]].concat());
+    // Long enough for the relay to look at the writers several times.
+    for _ in 0..8 {
+        database.execute(&insert("other")).await;
+        until("another key is published", || async {
+            database.pending().await == 0
+        })
+        .await;
+    }
+    database
+        .execute(&format!("commit prepared '{}'", database.name))
+        .await;
+    until("it is published", || async {
+        database.pending().await == 0
+    })
+    .await;
+    assert!(relay.stop().await.success());
+}

@@ -47,7 +47,7 @@ impl Lab for KafkaLab {
     }
 
     async fn private() -> Self {
-        let services = tokio::task::spawn_blocking(|| PrivateServices::up("kafka"));
+        let services = tokio::task::spawn_blocking(|| PrivateServices::up(&["kafka"]));
         let services = services.await.unwrap();
         Self {
             brokers: services.env("TEST_KAFKA_BROKERS"),

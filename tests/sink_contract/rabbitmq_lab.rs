@@ -41,7 +41,7 @@ impl Lab for RabbitmqLab {
     }
 
     async fn private() -> Self {
-        let services = tokio::task::spawn_blocking(|| PrivateServices::up("rabbitmq"))
+        let services = tokio::task::spawn_blocking(|| PrivateServices::up(&["rabbitmq"]))
             .await
             .unwrap();
         Self {

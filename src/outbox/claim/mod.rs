@@ -16,7 +16,7 @@ mod read;
 mod scout;
 mod strangers;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use super::{
     Link, Ordering, Outbox,
@@ -110,11 +110,10 @@ impl Outbox {
         link: &mut Link,
         want: impl FnOnce() -> Want,
     ) -> Result<Claim, DbError> {
-        // Taken before anything is read: only what was safe then is safe for what is read now.
-        let (horizon, marks) = (self.floors.horizon(), self.floors.marks());
+        let (marks, horizon) = self.floors().marks(Instant::now());
         let want = &want();
         if !want.paused.is_empty() {
-            self.floors.pass_paused();
+            self.floors().pass_paused();
         }
         let mut claim = self.scout(link, want, &marks, horizon).await?;
         if claim.lanes.is_empty() {
@@ -125,7 +124,7 @@ impl Outbox {
             self.read_retries(link, want, &mut claim).await?;
         }
         self.read_rows(link, want, &mut claim).await?;
-        if self.ordering == Ordering::Key {
+        if self.ordering == Ordering::Key && !defect!(OvertakeStranger) {
             self.withhold_behind_strangers(link, want, &mut claim)
                 .await?;
         }
@@ -157,8 +156,9 @@ impl Outbox {
                 holding: lane.holding,
                 barren,
             };
-            self.floors
-                .raise(lane.number, lane.mark, emptied, claim.horizon);
+            let now = Instant::now();
+            self.floors()
+                .raise(lane.number, lane.mark, emptied, claim.horizon, now);
         }
     }
 }
@@ -181,7 +181,7 @@ fn exclusions(table: &Table, paused: &str) -> String {
          and not exists (select from {failures} f where {held}) \
          and not coalesce({destination}, '') = any({paused})",
         event_id = Table::EVENT_ID,
-        held = table.held_sql(),
+        held = defect!(ReorderRetry: "false".into(), else table.held_sql()),
         destination = table.destination,
     )
 }

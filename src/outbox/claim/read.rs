@@ -38,7 +38,7 @@ impl Outbox {
         for lane in &mut claim.lanes {
             if lane.holding != lane.mark.holding {
                 lane.mark = self
-                    .floors
+                    .floors()
                     .fall_to_firm(lane.number, lane.mark, lane.holding);
                 lane.last = lane.mark.floor;
                 claim.failures = true;
@@ -177,11 +177,16 @@ impl Outbox {
 fn rows_sql(table: &Table, want: &Want, exclude: bool) -> String {
     format!(
         "select * from (select o.*, sum(o.size) over (rows unbounded preceding) as total
-           from unnest($1::bigint[], $2::bigint[]) u(lane, floor) cross join lateral (
+           from unnest($1::bigint[], $2::bigint[]) u(lane, floor) {locking} cross join lateral (
              select {columns} from {outbox} o
               where {pending} and {lane} = u.lane and o.id > u.floor{excluded}
               order by o.id limit $3 for update of o skip locked) o) b
           where total - size < $4",
+        // Slowly, so that something is committed meanwhile.
+        locking = defect!(LockWhileReading: format!(
+            "join (select) s on (select pg_sleep(0.01)) is not null and pg_try_advisory_xact_lock({})",
+            table.lock_sql("lane::int")
+        ), else String::new()),
         columns = row::columns(table, want.event_bytes),
         outbox = table.names.outbox(),
         pending = Table::PENDING,

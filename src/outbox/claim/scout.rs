@@ -1,10 +1,7 @@
 //! The first round trip of a claim: begin, find lanes with work, lock up to a share of them, and ask
 //! whether failures matter.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::atomic::Ordering::Relaxed,
-};
+use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Instant};
 
 use sqlx::postgres::PgRow;
 
@@ -12,7 +9,7 @@ use super::{Claim, Lane, Want, array, exclusions, holding_sql, text_array};
 use crate::outbox::{
     Link, Ordering, Outbox,
     error::DbError,
-    floors::{Emptied, Mark},
+    floors::{Emptied, Look, Mark},
     table::{LANES, Table, get, stamp_sql},
 };
 
@@ -55,11 +52,12 @@ impl Outbox {
             scout.lock_lanes(self.ordering, want.lanes),
             scout.ask_for_failures(),
         ];
-        if self.floors.wants_horizon() {
+        let look = self.floors().wants_horizon(Instant::now());
+        if look.is_some() {
             statements.extend([scout.find_empty_lanes(), scout.look_at_writers()]);
         }
         let rows = link.session.batch("claim", statements.join("; ")).await?;
-        let claim = self.read_scouted(&rows, &link.table, marks, horizon)?;
+        let claim = self.read_scouted(&rows, &link.table, marks, horizon, look)?;
         self.failures_seen.store(claim.failures, Relaxed);
         Ok(claim)
     }
@@ -70,6 +68,7 @@ impl Outbox {
         table: &Table,
         marks: &[Mark; LANES],
         horizon: i64,
+        look: Option<Look>,
     ) -> Result<Claim, DbError> {
         let mut claim = Claim {
             events: Vec::new(),
@@ -106,16 +105,20 @@ impl Outbox {
                         holding: get(row, 2)?,
                         barren: false,
                     };
-                    self.floors.raise(number, marks[number], emptied, horizon);
+                    let now = Instant::now();
+                    self.floors()
+                        .raise(number, marks[number], emptied, horizon, now);
                 }
                 "writers" => {
                     let writers: &str = get(row, 2)?;
-                    let writers: HashSet<String> = writers
+                    let writers = writers
                         .split(',')
                         .filter(|writer| !writer.is_empty())
                         .map(Into::into)
                         .collect();
-                    self.floors.look(get(row, 1)?, writers);
+                    if let Some(look) = look {
+                        self.floors().look(look, get(row, 1)?, writers);
+                    }
                 }
                 _ => {
                     // No schema change comes between this and the claim's end: the table is locked.
@@ -168,11 +171,11 @@ impl Scout<'_> {
             ),
         };
         let lock = match ordering {
-            Ordering::Key => format!(
+            Ordering::Key if !defect!(SkipLaneLock | LockWhileReading) => format!(
                 "where pg_try_advisory_xact_lock({})",
                 self.table.lock_sql("lane::int")
             ),
-            Ordering::None => String::new(),
+            Ordering::Key | Ordering::None => String::new(),
         };
         format!(
             "with heads as materialized (

@@ -169,6 +169,9 @@ impl<'a> Attempt<'a> {
         for (index, code) in batch.reports.failures() {
             let topic = &self.messages[index].destination;
             match errors::meaning(code) {
+                Meaning::Refused(_) if defect!(ChargeNeighbours) => {
+                    self.decide(index, errors::alone(code, self.messages[index]));
+                }
                 Meaning::Refused(_) => suspects.push((index, code)),
                 Meaning::Purged | Meaning::Unanswered => {}
                 Meaning::UnknownTopic => {

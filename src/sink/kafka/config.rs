@@ -219,7 +219,10 @@ impl KafkaConfig {
             ("client.id", "outboxd"),
             // The promise. These cannot be changed: see `options`.
             ("enable.idempotence", "true"),
-            ("enable.gapless.guarantee", "true"),
+            (
+                "enable.gapless.guarantee",
+                defect!(AllowGaps: "false", else "true"),
+            ),
             ("acks", "all"),
             ("message.timeout.ms", &message_timeout),
             ("allow.auto.create.topics", "false"),

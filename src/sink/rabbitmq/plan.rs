@@ -33,6 +33,10 @@ impl<'a> Plan<'a> {
         order: Order,
         invalid: HashMap<usize, Reason>,
     ) -> Self {
+        let order = match order {
+            Order::Strict if defect!(PipelineKeys) => Order::Pipelined,
+            order => order,
+        };
         let mut plan = Self {
             messages,
             order,

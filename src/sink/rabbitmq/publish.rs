@@ -156,7 +156,7 @@ impl Batch<'_> {
                 self.settle(answers, |_| None);
                 self.plan.refuse_all(&exchange_refused(exchange, error));
             }
-            Verdict::Message if silent == 1 => {
+            Verdict::Message if silent == 1 || defect!(ChargeNeighbours) => {
                 let outcome = culprit(exchange, error, soft);
                 let blame = |answer| (answer == Answer::Silence).then(|| outcome.clone());
                 self.settle(answers, blame);

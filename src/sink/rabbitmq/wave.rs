@@ -135,7 +135,12 @@ impl<'a> Wave<'a> {
             match sent.ack {
                 None => Answer::Silence,
                 // Two messages of one id: there is no telling which, so both.
-                Some(_) if self.returned.contains(&self.messages[index].id) => Answer::Returned,
+                Some(_)
+                    if self.returned.contains(&self.messages[index].id)
+                        && !defect!(IgnoreReturn) =>
+                {
+                    Answer::Returned
+                }
                 Some(false) => Answer::Refused,
                 Some(true) if doubt || (sent.late && !complete) => Answer::Doubtful,
                 Some(true) => Answer::Routed,

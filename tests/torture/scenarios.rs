@@ -1,0 +1,152 @@
+//! Small storms of one fault each. Here the shipped binary keeps its promise in them; with a
+//! deliberate defect it breaks one, and the checker says which (`defects`).
+
+use std::time::Duration;
+
+use crate::{
+    common::{
+        broker::Kind::{self, Kafka, Rabbitmq},
+        proxy::Fault,
+        rabbitmq,
+    },
+    faults::Strike,
+    plan::Plan,
+    writers::Poison,
+};
+
+macro_rules! kept {
+    ($($name:ident => $plan:expr;)+) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            $plan.run().await.assert_as_promised();
+        })+
+    };
+}
+
+kept! {
+    nothing_that_can_be_sent_is_charged_beside_what_cannot => unsendable();
+    a_cut_line_to_the_broker_charges_nobody => outage();
+    what_cannot_be_routed_for_a_while_is_not_lost => unroutable();
+    rows_that_strangers_hold_are_not_overtaken => strangers();
+    a_message_too_large_for_its_topic_is_charged_alone => too_large();
+    a_message_that_closes_the_channel_is_charged_alone => closes_channel();
+    a_lost_host_holds_nothing_for_ever => lost_host();
+    what_cannot_be_marked_is_not_published_again => unmarkable();
+    restarts_repeat_nothing_and_pruning_keeps_what_is_dead => restarts();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_refuses_keeps_the_order_and_is_asked_again() {
+    let aftermath = refusing().run().await;
+    aftermath.assert_as_promised();
+    assert!(!aftermath.history.charges.is_empty(), "nothing was refused");
+}
+
+fn small(kind: Kind, events: u64) -> Plan {
+    Plan {
+        keys: 40,
+        replicas: 2,
+        workers: 2,
+        batch: 100,
+        standstill: Duration::from_secs(4),
+        ..Plan::calm(kind, 1, events)
+    }
+}
+
+/// Events that cannot be sent among others.
+pub fn unsendable() -> Plan {
+    Plan {
+        poison_every: 8,
+        ..small(Kafka, 4000)
+    }
+}
+
+/// A queue with little room, from which a consumer reads.
+pub fn refusing() -> Plan {
+    Plan {
+        room: Some(5),
+        settings: &[
+            "--max-attempts",
+            "1000",
+            "--backoff-initial",
+            "50ms",
+            "--backoff-max",
+            "200ms",
+        ],
+        ..small(Rabbitmq, 3000)
+    }
+}
+
+pub fn outage() -> Plan {
+    Plan {
+        broker_proxied: true,
+        strikes: vec![Strike::BrokerNetwork(Fault::Cut); 2],
+        ..small(Rabbitmq, 3000)
+    }
+}
+
+pub fn unroutable() -> Plan {
+    Plan {
+        strikes: vec![Strike::Unbind; 2],
+        settings: &["--rabbitmq-exchange", rabbitmq::EXCHANGE],
+        ..small(Rabbitmq, 3000)
+    }
+}
+
+pub fn strangers() -> Plan {
+    Plan {
+        strikes: vec![Strike::LockRows; 4],
+        ..small(Kafka, 4000)
+    }
+}
+
+pub fn too_large() -> Plan {
+    Plan {
+        poison_every: 400,
+        poison: Poison::TooLarge(300_000),
+        // Requests of a batch that follow each other.
+        settings: &["--kafka-option", "batch.num.messages=20"],
+        batch: 500,
+        backlog: true,
+        ..small(Kafka, 4000)
+    }
+}
+
+pub fn closes_channel() -> Plan {
+    Plan {
+        poison_every: 500,
+        poison: Poison::ClosesChannel,
+        ..small(Rabbitmq, 3000)
+    }
+}
+
+pub fn lost_host() -> Plan {
+    Plan {
+        strikes: vec![Strike::Lose],
+        settings: &["--publish-timeout", "1s"],
+        // A claim may stand open for the publish timeout and 10 s.
+        standstill: Duration::from_secs(15),
+        replicas: 1,
+        ..small(Rabbitmq, 6000)
+    }
+}
+
+/// One claim at a time: whoever claims what another owes publishes it once more.
+pub fn unmarkable() -> Plan {
+    Plan {
+        replicas: 1,
+        workers: 1,
+        strikes: vec![Strike::RefuseMarks],
+        ..small(Kafka, 3000)
+    }
+}
+
+pub fn restarts() -> Plan {
+    Plan {
+        poison_every: 50,
+        delete: true,
+        strikes: vec![Strike::Stop; 8],
+        settings: &["--retention", "1s"],
+        ..small(Kafka, 8000)
+    }
+}
