@@ -1,11 +1,12 @@
 //! Faults of the database that leave the server as it is: locks, timeouts, limits, privileges.
 
-use sqlx::{AssertSqlSafe, Connection as _};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::{
     common::{
         broker::{Broker, Kind},
         database::Database,
+        env,
         relay::until,
         unique,
     },
@@ -106,8 +107,7 @@ async fn mend_marking(scene: &Scene) {
     scene.database.execute(sql).await;
 }
 
-/// A relay under a role of its own, without more than it needs; everything of the role's is undone
-/// with the database, but for the role.
+/// A relay under a role of its own, which may do what it needs and nothing else.
 async fn scene_of_a_role() -> (Scene, String) {
     let (broker, database) = (Broker::shared(Kind::Rabbitmq), Database::new().await);
     let role = unique("relay").replace('-', "_");
@@ -124,14 +124,12 @@ async fn scene_of_a_role() -> (Scene, String) {
 }
 
 async fn remove(scene: Scene, role: String) {
-    let mut connection = scene.database.connect().await;
+    // The database goes with the scene, and what the role might do in it.
     assert_eq!(scene.ends().await, 0);
-    // The database is gone with the scene, and what the role might do in it.
-    drop(connection.close().await);
-    let server = crate::common::env("TEST_POSTGRES_URL");
-    connection = sqlx::PgConnection::connect(&server).await.unwrap();
+    let server = PgConnection::connect(&env("TEST_POSTGRES_URL")).await;
     let sql = AssertSqlSafe(format!("drop role {role}"));
-    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    let dropped = sqlx::raw_sql(sql).execute(&mut server.unwrap()).await;
+    dropped.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

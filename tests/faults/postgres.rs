@@ -22,7 +22,7 @@ async fn data_folder(server: &Database) -> PathBuf {
 /// end and by SIGKILL; then a failover: what was the primary is a standby, until it is promoted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn restarts_and_a_failover_of_postgresql_and_pgbouncer_pass() {
-    let servers = PrivateServices::up("pgbouncer");
+    let servers = PrivateServices::up(&["pgbouncer"]);
     let (postgres, pgbouncer) = (
         servers.env("TEST_POSTGRES_URL"),
         servers.env("TEST_PGBOUNCER_URL"),
@@ -107,7 +107,7 @@ fn as_root(command: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_publishing_until_there_is_room_to_mark_it() {
-    let servers = PrivateServices::up("postgres");
+    let servers = PrivateServices::up(&["postgres"]);
     let database = Database::on(&servers.env("TEST_POSTGRES_URL")).await;
     let disk = SmallDisk::new(&data_folder(&database).await);
     let tablespace = format!("create tablespace small location '{}'", disk.0.display());
