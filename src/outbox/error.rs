@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+const READ_ONLY: &str = "the server is read-only (a standby?): point --database-url at the primary";
+
 /// A failed database operation.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{cause}", self.place())]
@@ -111,7 +113,9 @@ impl DbError {
                 "create the tables with `outboxd migrate`, or name the right one with --table"
             }
             "42703" => "a column is missing: `outboxd check` says which",
-            "25006" => "the server is read-only (a standby?): point --database-url at the primary",
+            "25006" => READ_ONLY,
+            // What a standby answers to `begin … read write`.
+            "0A000" if self.operation == "begin" => READ_ONLY,
             "53300" => {
                 "the server has no connections left: raise max_connections or lower --workers"
             }

@@ -126,6 +126,16 @@ impl Broker {
         services.run(&[command, self.kind.server()]);
     }
 
+    /// Another command of `services.sh` for a private broker.
+    pub fn run(&self, arguments: &[&str]) {
+        self.services.as_ref().unwrap().run(arguments);
+    }
+
+    /// Lets the relay in by another address of the same broker.
+    pub fn enter_by(&mut self, address: String) {
+        self.entrance = address;
+    }
+
     /// The relay's flags.
     pub fn flags(&self) -> [&str; 2] {
         match self.kind {

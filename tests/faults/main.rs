@@ -12,6 +12,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod database;
+mod kafka;
 mod network;
+mod postgres;
 mod proxy;
+mod rabbitmq;
 mod scene;
+mod table;

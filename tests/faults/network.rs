@@ -45,9 +45,10 @@ async fn each_alone<F: Future<Output = ()> + Send + 'static>(survive: impl Fn(Fa
     scenes.join_all().await;
 }
 
-/// One after the other, as there can be only one proxy before a broker that says where it is.
+/// One after the other, as there can be only one proxy before a broker that says where it is; and at
+/// last the broker dies, with what it was told on the way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_fault_on_the_way_to_kafka_passes() {
+async fn every_fault_on_the_way_to_kafka_and_its_death_pass() {
     let (mut broker, database) = (Broker::private(Kind::Kafka).await, Database::new().await);
     let proxy = broker.behind_proxy().await;
     let url = database.url.clone();
@@ -55,6 +56,13 @@ async fn every_fault_on_the_way_to_kafka_passes() {
     for fault in Fault::ALL {
         endure(&mut scene, &proxy, fault, "sink_up").await;
     }
+    scene.load().await;
+    scene.begin();
+    scene.broker.control("kill");
+    scene.write(200).await;
+    scene.misses("sink_up").await;
+    scene.broker.control("start");
+    scene.recovers("the death of Kafka").await;
     scene.ends().await;
 }
 

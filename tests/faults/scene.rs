@@ -45,8 +45,8 @@ impl Scene {
             &broker.flags(),
             &["--workers", &workers, "--batch-size", &batch],
             // So that what does not answer is noticed soon.
-            &["--publish-timeout", "3s", "--shutdown-timeout", "20s"],
-            &["--statement-timeout", "1s", "--lock-timeout", "1s"],
+            &["--publish-timeout", "4s", "--shutdown-timeout", "20s"],
+            &["--statement-timeout", "1s", "--lock-timeout", "500ms"],
             flags,
         ]
         .concat();
@@ -78,6 +78,27 @@ impl Scene {
         )
     }
 
+    /// Writes one event of a key of its own, with a header of that size that does not compress.
+    pub async fn write_large(&mut self, bytes: usize) {
+        self.written += 1;
+        let (number, topic) = (self.written, &self.topic);
+        let sql = format!(
+            "insert into outbox (aggregate_type, aggregate_id, event_type, payload, headers) \
+             select '{topic}', 'large', 'Tested', to_jsonb({number}), jsonb_build_object('pad', string_agg(md5(i::text), '')) \
+               from generate_series(1, {bytes} / 32) i"
+        );
+        self.database.execute(&sql).await;
+    }
+
+    /// Waits until the destination is paused.
+    pub async fn pauses(&self) {
+        until("the destination is paused", || async {
+            self.relay.metric("outboxd_paused_destinations").await == 1.0
+        })
+        .await;
+        assert_eq!(self.relay.get("/readyz").await.unwrap().0, 200);
+    }
+
     /// Waits until the relay is in the midst of a backlog.
     pub async fn load(&mut self) {
         let before = self.published().await;
@@ -88,6 +109,15 @@ impl Scene {
     /// Counts a fault, around which what was in flight may be sent again.
     pub fn begin(&mut self) {
         self.faults += 1;
+    }
+
+    /// How many answers of the broker there were.
+    pub async fn answered(&self) -> f64 {
+        let metrics = self.relay.metrics().await;
+        let attempts = metrics
+            .iter()
+            .filter(|(name, _)| name.starts_with("outboxd_publish_attempts_total"));
+        attempts.map(|(_, value)| value).sum()
     }
 
     async fn published(&self) -> f64 {
