@@ -52,14 +52,10 @@ impl Relay {
         let errors = File::create(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_outboxd"))
             .arg("run")
+            .env("OUTBOXD_LOG_FORMAT", "text")
             .envs(environment.iter().copied())
             .args(flags)
-            .args([
-                "--listen",
-                &format!("127.0.0.1:{port}"),
-                "--log-format",
-                "text",
-            ])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
