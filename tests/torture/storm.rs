@@ -108,6 +108,10 @@ impl Plan {
         let watch = self
             .lasts
             .map(|_| Watch::start(&storm.database, storm.pids()));
+        until("the first events arrive", || async {
+            storm.reader.count() > 0
+        })
+        .await;
         for (number, strike) in (1..).zip(&self.strikes) {
             if let Some(lasts) = self.lasts {
                 storm.flow(&self, lasts * number / strikes).await;
