@@ -157,7 +157,10 @@ impl State {
             if self.workers[number].failures {
                 claimed.holding = self.holding(scenario, lane);
             }
-            if claimed.holding != claimed.mark.holding && !scenario.has(Defect::NeverFallsToFirm) {
+            if scenario.has(Defect::NeverFallsToFirm) {
+                claimed.mark.holding = claimed.holding;
+            }
+            if claimed.holding != claimed.mark.holding {
                 claimed.mark = self.processes[process].floors.fall_to_firm(
                     lane,
                     claimed.mark,

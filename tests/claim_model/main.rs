@@ -89,7 +89,6 @@ pub enum Defect {
     NeverFallsToFirm,
     RaisesAfterAFall,
     ResumesWithoutAFall,
-    ForgetsDebts,
 }
 
 /// Explores and says how large it was; a counterexample fails the test.

@@ -177,7 +177,7 @@ impl State {
 
     fn owe(&mut self, scenario: &Scenario, worker: usize, confirmed: Events) {
         self.fail(scenario, worker);
-        if confirmed != 0 && !scenario.has(Defect::ForgetsDebts) {
+        if confirmed != 0 {
             self.workers[worker].phase = Phase::Owing;
             self.workers[worker].owed = confirmed;
             self.processes[scenario.process(worker)].debts += 1;

@@ -209,8 +209,6 @@ pub struct Scenario {
     pub lanes: Vec<usize>,
     /// Rows that are there from the start; the others come, and become visible, whenever they like.
     pub there: Events,
-    /// Rows that become visible as soon as their id is drawn.
-    pub prompt: Events,
     /// Workers of each process.
     pub workers: Vec<usize>,
     /// Events and lanes a claim takes at most.

@@ -170,9 +170,7 @@ impl State {
                     !scenario.same_key(earlier, event)
                         || !matches!(self.rows[earlier], Row::Open | Row::Prepared)
                 });
-                if drawn && turn && scenario.prompt & bit(event) != 0 {
-                    self.with(next, Step::Commit(id(event)), row(Row::Pending));
-                } else if drawn && turn {
+                if drawn && turn {
                     self.with(next, Step::DrawId(id(event)), row(Row::Open));
                 }
             }

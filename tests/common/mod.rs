@@ -22,6 +22,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+
 /// A variable that `make test` sets.
 pub fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
@@ -35,6 +37,15 @@ pub fn unique(prefix: &str) -> String {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let (pid, count) = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
     format!("{prefix}-{:x}-{pid:x}-{count}", time.as_micros())
+}
+
+/// Runs what blocks, and lets a test's other tasks go on meanwhile where its runtime can: a proxy that
+/// stands still may be what it waits for.
+pub fn blocking<T>(run: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(run),
+        _ => run(),
+    }
 }
 
 /// The `host:port` in a URL.
@@ -64,11 +75,9 @@ impl PrivateServices {
 
     /// Runs `services.sh` on this set.
     pub fn run(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env("TEST_SERVICES"))
-            .args(arguments)
-            .env("SERVICES_DIR", &self.dir)
-            .output()
-            .unwrap();
+        let mut command = Command::new(env("TEST_SERVICES"));
+        command.args(arguments).env("SERVICES_DIR", &self.dir);
+        let output = blocking(|| command.output()).unwrap();
         assert!(
             output.status.success(),
             "services.sh {arguments:?}: {}",
@@ -88,10 +97,9 @@ impl PrivateServices {
 
 impl Drop for PrivateServices {
     fn drop(&mut self) {
-        let destroyed = Command::new(env("TEST_SERVICES"))
-            .arg("destroy")
-            .env("SERVICES_DIR", &self.dir)
-            .status();
+        let mut command = Command::new(env("TEST_SERVICES"));
+        command.arg("destroy").env("SERVICES_DIR", &self.dir);
+        let destroyed = blocking(|| command.status());
         drop(destroyed); // a failing test must not fail twice
     }
 }

@@ -62,7 +62,7 @@ async fn every_fault_on_the_way_to_kafka_passes() {
 async fn endure(scene: &mut Scene, proxy: &Proxy, fault: Fault, what: &str) {
     scene.load().await;
     proxy.set(fault);
-    scene.write(500).await;
+    scene.write(200).await;
     scene.begin();
     match fault {
         // Nothing is lost on the way: it must work as it is.
@@ -70,7 +70,7 @@ async fn endure(scene: &mut Scene, proxy: &Proxy, fault: Fault, what: &str) {
         _ => scene.misses(what).await,
     }
     proxy.heal();
-    scene.write(500).await;
+    scene.write(200).await;
     scene.recovers(&format!("{fault:?}")).await;
 }
 

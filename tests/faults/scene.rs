@@ -12,7 +12,7 @@ use crate::common::{
 const RECOVERY: Duration = Duration::from_secs(30);
 const KEYS: usize = 20;
 const WORKERS: usize = 2;
-const BATCH: usize = 100;
+const BATCH: usize = 50;
 
 /// The relay, and what it has to deliver.
 pub struct Scene {
@@ -81,7 +81,7 @@ impl Scene {
     /// Waits until the relay is in the midst of a backlog.
     pub async fn load(&mut self) {
         let before = self.published().await;
-        self.write(3000).await;
+        self.write(1000).await;
         until("it flows", || async { self.published().await > before }).await;
     }
 

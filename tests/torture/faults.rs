@@ -6,7 +6,11 @@ use fastrand::Rng;
 use tokio::time::sleep;
 
 use crate::{
-    common::{proxy::Fault as Network, rabbitmq, relay::PATIENCE},
+    common::{
+        proxy::Fault as Network,
+        rabbitmq,
+        relay::{PATIENCE, outboxd},
+    },
     history::Injected,
     storm::Storm,
 };
@@ -30,6 +34,12 @@ pub enum Strike {
     LockRows,
     /// A trigger keeps the relays from marking what they published.
     RefuseMarks,
+    /// An operator redrives all dead letters: they will be dead again.
+    Redrive,
+    /// An operator discards all dead letters, and so frees the keys that they hold.
+    Discard,
+    /// A destination comes to be that some events have waited for.
+    CreateLate,
     /// RabbitMQ: the exchange has no queue to route to for a while.
     Unbind,
     /// The database takes no writes, as after a failover to a standby.
@@ -55,6 +65,8 @@ pub const SMALL: &[Strike] = &[
     Strike::Terminate,
     Strike::LockTable,
     Strike::LockRows,
+    Strike::Redrive,
+    Strike::Discard,
     Strike::DatabaseNetwork(Network::Cut),
     Strike::DatabaseNetwork(Network::Reset),
     Strike::DatabaseNetwork(Network::Blackhole),
@@ -87,7 +99,13 @@ impl Strike {
     /// How many events may arrive again, where each relay has so many in flight.
     fn may_repeat(self, replicas: usize, in_flight: usize) -> usize {
         match self {
-            Self::Stop | Self::LockTable | Self::LockRows | Self::Unbind => 0,
+            Self::Stop
+            | Self::LockTable
+            | Self::LockRows
+            | Self::Unbind
+            | Self::Redrive
+            | Self::Discard
+            | Self::CreateLate => 0,
             Self::Kill | Self::Freeze | Self::Lose => in_flight,
             _ => replicas * in_flight,
         }
@@ -125,6 +143,9 @@ impl Storm {
                             where datname = current_database() and application_name like 'outboxd/%'";
                 return format!(" of {}", self.database.number(sql).await);
             }
+            Strike::Redrive => return self.change_dead("retry"),
+            Strike::Discard => return self.change_dead("discard"),
+            Strike::CreateLate => self.create_late().await,
             Strike::LockTable => {
                 let pause = self.rng.u64(100..4000);
                 // A claim may be in the way for as long as it publishes.
@@ -167,6 +188,14 @@ impl Storm {
             Strike::KillBroker => self.control_server(self.broker.kind.server(), "kill").await,
         }
         String::new()
+    }
+
+    /// What an operator does about dead letters; in vain where a relay works on their lanes for long.
+    pub fn change_dead(&self, how: &str) -> String {
+        let (code, said, errors) =
+            outboxd(&["dead", how, "--all", "--database-url", &self.database.url]);
+        let last = if code == 0 { said } else { errors };
+        format!(": {}", last.trim().lines().last().unwrap_or_default())
     }
 
     /// One relay stands still from now on; the storm goes on, and wakes it in time.

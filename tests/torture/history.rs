@@ -98,7 +98,7 @@ pub struct Stop {
 pub struct Left {
     /// Neither published nor dead.
     pub pending: Vec<u64>,
-    /// Dead, with their rows as they were written.
+    /// Dead or discarded, with their rows as they were written.
     pub dead: Vec<u64>,
     /// With a failure that is to be tried again.
     pub retrying: Vec<u64>,
@@ -284,7 +284,7 @@ impl History {
             let charges = charges.remove(&row.number).unwrap_or_default();
             let written = &self.written[index(row.number)];
             let right = match &charges[..] {
-                [charge] if written.poison => charge.state == "dead" && charge.attempts == 1,
+                [first, rest @ ..] if written.poison => died_once_a_try(first, rest),
                 charges if written.refusable && !written.poison => rise_by_one(charges),
                 charges => charges.is_empty() && !written.poison,
             };
@@ -444,6 +444,23 @@ impl History {
         }
         text
     }
+}
+
+/// Dead at its first try, and again each time that it was redriven; discarded, it is left alone.
+fn died_once_a_try(first: &Charge, rest: &[&Charge]) -> bool {
+    let died = |charge: &Charge| charge.state == "dead" && charge.attempts == 1;
+    let mut state = "dead";
+    died(first)
+        && rest.iter().all(|charge| {
+            let right = match (state, charge.state.as_str()) {
+                ("dead", "retrying") => charge.attempts == 0,
+                ("dead", "discarded") => charge.attempts == 1,
+                ("retrying", "dead") => died(charge),
+                _ => false,
+            };
+            state = &charge.state;
+            right
+        })
 }
 
 /// Events that break one invariant: the first, and how many.

@@ -63,7 +63,9 @@ async fn a_small_storm_breaks_no_promise_through_rabbitmq() {
 
 async fn small_storm(kind: Kind, seed: u64) {
     let calm = Plan {
-        poison_every: 2000,
+        poison_every: 500,
+        hold: seed.is_multiple_of(3),
+        late: true,
         ..Plan::calm(kind, seed, 20_000)
     };
     let storm = calm.strikes(8, SMALL.len(), SMALL);
@@ -110,11 +112,14 @@ fn number(name: &str, default: u64) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make torture"]
 async fn torture() {
+    let seed = seed();
     let calm = Plan {
         keys: 1000,
         poison_every: 5000,
+        hold: !seed.is_multiple_of(3),
+        late: true,
         own_servers: true,
-        ..Plan::calm(sink(), seed(), setting("TORTURE_ROWS", 1_000_000))
+        ..Plan::calm(sink(), seed, setting("TORTURE_ROWS", 1_000_000))
     };
     let (kills, faults) = (number("TORTURE_KILLS", 200), number("TORTURE_FAULTS", 100));
     let storm = calm.strikes(kills, faults, &[SMALL, LARGE].concat());

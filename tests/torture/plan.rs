@@ -27,6 +27,10 @@ pub struct Plan {
     pub strikes: Vec<Strike>,
     /// Whether published rows are deleted.
     pub delete: bool,
+    /// Whether dead events hold back their keys, until they are discarded.
+    pub hold: bool,
+    /// Whether some keys go to a destination that is made in the midst of it.
+    pub late: bool,
     /// Whether PostgreSQL and the broker are of its own, and may be restarted.
     pub own_servers: bool,
     /// Whether there is a proxy before the broker.
@@ -60,6 +64,8 @@ impl Plan {
             poison_every: 0,
             strikes: Vec::new(),
             delete: seed.is_multiple_of(2),
+            hold: false,
+            late: false,
             own_servers: false,
             poison: Poison::Unsendable,
             broker_proxied: false,
@@ -81,6 +87,7 @@ impl Plan {
         self.strikes = vec![Strike::Kill; kills];
         let others = (0..others).map(|i| menu[i % menu.len()]);
         self.strikes.extend(others);
+        self.strikes.extend(self.late.then_some(Strike::CreateLate));
         rng.shuffle(&mut self.strikes);
         self
     }
@@ -116,6 +123,7 @@ impl Plan {
         flags.extend(["--statement-timeout", "5s", "--lock-timeout", "2s"]);
         let on_published = if self.delete { "delete" } else { "mark" };
         flags.extend(["--on-published", on_published]);
+        flags.extend(["--on-dead", if self.hold { "hold" } else { "continue" }]);
         flags.extend(self.settings);
         flags.into_iter().map(Into::into).collect()
     }

@@ -80,11 +80,13 @@ pub struct Storm {
     /// What one relay may have published and not settled: its workers' batches.
     pub in_flight: usize,
     pub topic: String,
+    /// A destination that is yet to be made.
+    late_topic: Option<String>,
     environment: Option<String>,
     relays: Vec<Relay>,
     services: Option<Arc<PrivateServices>>,
     journal: Arc<Journal>,
-    reader: Reader,
+    readers: Vec<Reader>,
     flags: Vec<String>,
     stops: Vec<Stop>,
     logs: String,
@@ -129,7 +131,7 @@ impl Plan {
                 storm.now().as_secs_f64(),
                 storm.faults.last().map_or("", |fault| &fault.what),
                 storm.journal.begun(),
-                storm.reader.count(),
+                storm.arrived(),
             );
         }
         storm.journal.allow(self.events);
@@ -158,6 +160,7 @@ impl Storm {
         };
         writers::prepare(&database).await;
         let topic = plan.destination(&broker).await;
+        let late_topic = plan.late.then(|| format!("{topic}-late"));
         let (database_proxy, url) = database.through_proxy().await;
         let broker_proxy = if plan.broker_proxied || plan.own_servers {
             Some(broker.behind_proxy().await)
@@ -171,9 +174,10 @@ impl Storm {
             poison: plan.poison,
             refusable: plan.room.is_some(),
             topic: topic.clone(),
+            late_topic: late_topic.clone(),
         });
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let reader = Reader::start(&broker, &topic, &journal);
+        let readers = vec![Reader::start(&broker, &topic, &journal)];
         Self {
             rng: Rng::with_seed(plan.seed),
             flags: plan.flags(&url, &broker),
@@ -187,11 +191,12 @@ impl Storm {
             replicas: plan.replicas,
             in_flight: plan.workers * plan.batch,
             topic,
+            late_topic,
             environment: plan.defect.clone(),
             relays: Vec::new(),
             services,
             journal,
-            reader,
+            readers,
             stops: Vec::new(),
             logs: String::new(),
             epoch: epoch.as_secs_f64(),
@@ -307,8 +312,8 @@ impl Storm {
 
     /// Waits until something arrives, or nothing is left to.
     async fn recover(&self, standstill: Duration) {
-        let (before, started) = (self.reader.count(), Instant::now());
-        while self.reader.count() == before && started.elapsed() < RECOVERY.min(standstill) {
+        let (before, started) = (self.arrived(), Instant::now());
+        while self.arrived() == before && started.elapsed() < RECOVERY.min(standstill) {
             if self.pending().await == 0 {
                 return;
             }
@@ -316,11 +321,28 @@ impl Storm {
         }
     }
 
-    /// Events that are neither published nor dead.
+    fn arrived(&self) -> usize {
+        self.readers.iter().map(Reader::count).sum()
+    }
+
+    /// Makes the destination that some events have waited for.
+    pub async fn create_late(&mut self) {
+        if let Some(topic) = self.late_topic.take() {
+            self.broker.create(&topic).await;
+            let reader = Reader::start(&self.broker, &topic, &self.journal);
+            self.readers.push(reader);
+        }
+    }
+
+    /// Events that can be delivered now.
     async fn pending(&self) -> i64 {
-        let sql = "select count(*) from outbox o where published_at is null
-             and not exists (select from outbox_failures f where f.id = o.id and f.state = 'dead')";
-        self.database.number(sql).await
+        let late = self.late_topic.as_deref().unwrap_or_default();
+        let sql = format!(
+            "select count(*) from outbox o where published_at is null and aggregate_type <> '{late}'
+                and not exists (select from outbox_failures f where f.state <> 'retrying'
+                    and (f.id = o.id or f.holds and f.id < o.id and f.key = o.aggregate_id))"
+        );
+        self.database.number(&sql).await
     }
 
     async fn finish(mut self, plan: &Plan) -> Aftermath {
@@ -328,10 +350,19 @@ impl Storm {
             sleep(latest.saturating_sub(self.now())).await;
             self.wake_frozen().await;
         }
+        self.create_late().await;
         self.await_the_backlog(plan.standstill).await;
+        while plan.hold && self.held().await {
+            self.change_dead("discard");
+            self.await_the_backlog(plan.standstill).await;
+        }
         while !self.relays.is_empty() {
             let relay = self.take_relay().await;
             self.end_relay(relay).await;
+        }
+        let mut arrivals = Vec::new();
+        for reader in std::mem::take(&mut self.readers) {
+            arrivals.extend(reader.finish().await);
         }
         let charges = writers::charges(&self.database, self.epoch).await;
         if plan.poison != Poison::Unsendable {
@@ -339,7 +370,7 @@ impl Storm {
                 .extend(charges.iter().map(|charge| refusal(charge, self.in_flight)));
         }
         let history = History {
-            arrivals: self.reader.finish().await,
+            arrivals,
             written: self.journal.written(),
             rows: writers::ledger(&self.database).await,
             charges,
@@ -354,6 +385,12 @@ impl Storm {
             seed: plan.seed,
             logs: self.logs,
         }
+    }
+
+    /// Whether dead events hold back their keys.
+    async fn held(&self) -> bool {
+        let sql = "select count(*) from outbox_failures where holds and state = 'dead'";
+        self.database.number(sql).await > 0
     }
 
     /// Waits until nothing is pending but what is dead, as long as it becomes less.

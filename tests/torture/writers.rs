@@ -36,6 +36,8 @@ pub struct Load {
     /// One of so many events cannot be delivered; 0 for none.
     pub poison_every: u32,
     pub topic: String,
+    /// Where the events of one key in ten go instead.
+    pub late_topic: Option<String>,
     pub poison: Poison,
     /// Whether the destination may refuse any event for a while.
     pub refusable: bool,
@@ -74,6 +76,11 @@ fn headers(number: u64) -> String {
 }
 
 impl Load {
+    fn topic(&self, key: u32) -> &str {
+        let late = self.late_topic.as_ref().filter(|_| key % 10 == 9);
+        late.unwrap_or(&self.topic)
+    }
+
     fn payload(&self, number: u64, poison: bool) -> String {
         payload(number, if poison { self.poison.pad_bytes() } else { 0 })
     }
@@ -330,13 +337,13 @@ async fn insert(
     sqlx::query(
         "with events as (
             insert into outbox (event_id, aggregate_type, aggregate_id, event_type, payload, headers)
-            select event_id::uuid, $1, key, 'Tested', payload::jsonb, headers::jsonb
-              from unnest($2::text[], $3::text[], $4::text[], $5::text[]) with ordinality
-                   u(event_id, key, payload, headers, place) order by place
+            select event_id::uuid, topic, key, 'Tested', payload::jsonb, headers::jsonb
+              from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) with ordinality
+                   u(topic, event_id, key, payload, headers, place) order by place
             returning id, event_id)
          insert into ledger select id, event_id from events",
     )
-    .bind(&load.topic)
+    .bind(keys.iter().map(|&key| load.topic(key)).collect::<Vec<_>>())
     .bind(numbers.iter().map(|&n| event_id(n)).collect::<Vec<_>>())
     .bind(keys.iter().map(|&key| key_name(key)).collect::<Vec<_>>())
     .bind(payloads.collect::<Vec<_>>())
@@ -373,9 +380,9 @@ pub async fn charges(database: &Database, epoch: f64) -> Vec<Charge> {
 /// What is left in the outbox; dead rows count if they are as they were written.
 pub async fn left(database: &Database, journal: &Journal, deleted: bool) -> Left {
     let dead = "select o.event_id::text, o.aggregate_id, o.payload::text from outbox o
-                  join outbox_failures f using (id) where f.state = 'dead' and o.published_at is null";
+                  join outbox_failures f using (id) where f.state in ('dead', 'discarded') and o.published_at is null";
     let pending = "select o.event_id::text from outbox o where o.published_at is null
-                    and not exists (select from outbox_failures f where f.id = o.id and f.state = 'dead')";
+                    and not exists (select from outbox_failures f where f.id = o.id and f.state in ('dead', 'discarded'))";
     let retrying = "select event_id from outbox_failures where state = 'retrying'";
     let published = "select count(*) from outbox where published_at is not null";
     let whole = |row: &&sqlx::postgres::PgRow| {
