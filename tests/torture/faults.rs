@@ -167,7 +167,7 @@ impl Storm {
             Strike::RefuseMarks => self.refuse_marks().await,
             Strike::Unbind => {
                 rabbitmq::unbind(&self.broker.address, &self.topic).await;
-                sleep(Duration::from_millis(500)).await;
+                sleep(Duration::from_secs(1)).await;
                 rabbitmq::bind(&self.broker.address, &self.topic).await;
             }
             Strike::ReadOnly => self.read_only().await,

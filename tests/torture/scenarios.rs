@@ -27,6 +27,7 @@ kept! {
     nothing_that_can_be_sent_is_charged_beside_what_cannot => unsendable();
     a_cut_line_to_the_broker_charges_nobody => outage();
     what_cannot_be_routed_for_a_while_is_not_lost => unroutable();
+    what_is_committed_late_is_delivered => late_commits();
     rows_that_strangers_hold_are_not_overtaken => strangers();
     a_message_too_large_for_its_topic_is_charged_alone => too_large();
     a_message_that_closes_the_channel_is_charged_alone => closes_channel();
@@ -57,7 +58,7 @@ fn small(kind: Kind, events: u64) -> Plan {
 pub fn unsendable() -> Plan {
     Plan {
         poison_every: 8,
-        ..small(Kafka, 4000)
+        ..small(Kafka, 2000)
     }
 }
 
@@ -73,7 +74,7 @@ pub fn refusing() -> Plan {
             "--backoff-max",
             "200ms",
         ],
-        ..small(Rabbitmq, 3000)
+        ..small(Rabbitmq, 1000)
     }
 }
 
@@ -81,7 +82,7 @@ pub fn outage() -> Plan {
     Plan {
         broker_proxied: true,
         strikes: vec![Strike::BrokerNetwork(Fault::Cut); 2],
-        ..small(Rabbitmq, 3000)
+        ..small(Rabbitmq, 2000)
     }
 }
 
@@ -89,34 +90,40 @@ pub fn unroutable() -> Plan {
     Plan {
         strikes: vec![Strike::Unbind; 2],
         settings: &["--rabbitmq-exchange", rabbitmq::EXCHANGE],
-        ..small(Rabbitmq, 3000)
+        ..small(Rabbitmq, 2000)
     }
 }
 
+/// Some writers commit late, after others that drew their ids later.
+pub fn late_commits() -> Plan {
+    small(Kafka, 4000)
+}
+
+/// And the relays look at the table anew, so that what they passed by is found.
 pub fn strangers() -> Plan {
     Plan {
-        strikes: vec![Strike::LockRows; 4],
+        strikes: [Strike::LockRows, Strike::Terminate].repeat(2),
         ..small(Kafka, 4000)
     }
 }
 
 pub fn too_large() -> Plan {
     Plan {
-        poison_every: 400,
+        poison_every: 200,
         poison: Poison::TooLarge(300_000),
         // Requests of a batch that follow each other.
         settings: &["--kafka-option", "batch.num.messages=20"],
         batch: 500,
         backlog: true,
-        ..small(Kafka, 4000)
+        ..small(Kafka, 2000)
     }
 }
 
 pub fn closes_channel() -> Plan {
     Plan {
-        poison_every: 500,
+        poison_every: 200,
         poison: Poison::ClosesChannel,
-        ..small(Rabbitmq, 3000)
+        ..small(Rabbitmq, 2000)
     }
 }
 
@@ -137,7 +144,7 @@ pub fn unmarkable() -> Plan {
         replicas: 1,
         workers: 1,
         strikes: vec![Strike::RefuseMarks],
-        ..small(Kafka, 3000)
+        ..small(Kafka, 1500)
     }
 }
 
@@ -147,6 +154,6 @@ pub fn restarts() -> Plan {
         delete: true,
         strikes: vec![Strike::Stop; 8],
         settings: &["--retention", "1s"],
-        ..small(Kafka, 8000)
+        ..small(Kafka, 6000)
     }
 }

@@ -110,6 +110,12 @@ impl Plan {
         let watch = self
             .lasts
             .map(|_| Watch::start(&storm.database, storm.pids()));
+        if strikes > 0 {
+            // Else the first may strike before there is anything to break.
+            let first = self.events / u64::from(strikes);
+            storm.journal.allow(first.min(1000));
+            until("events arrive", || async { storm.arrived() > 0 }).await;
+        }
         for (number, strike) in (1..).zip(&self.strikes) {
             if let Some(lasts) = self.lasts {
                 storm.flow(&self, lasts * number / strikes).await;
