@@ -32,7 +32,7 @@ test: services ## all tests, against real servers, which are left running for th
 			END { printf "\nall in all: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$$log"; \
 		exit $$status
 
-torture: services ## a storm of faults: STORM=torture SINK=kafka ROWS=1000000 KILLS=200 FAULTS=100 SEED=…
+torture: services ## a storm of faults: STORM=torture SINK=kafka ROWS=1000000 KILLS=200 FAULTS=60 SEED=…
 	@$(environment); for sink in $(SINK); do TORTURE_SINK=$$sink \
 		$(if $(ROWS),TORTURE_ROWS=$(ROWS)) $(if $(KILLS),TORTURE_KILLS=$(KILLS)) \
 		$(if $(FAULTS),TORTURE_FAULTS=$(FAULTS)) $(if $(SEED),TORTURE_SEED=$(SEED)) \

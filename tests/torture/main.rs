@@ -121,7 +121,7 @@ async fn torture() {
         own_servers: true,
         ..Plan::calm(sink(), seed, setting("TORTURE_ROWS", 1_000_000))
     };
-    let (kills, faults) = (number("TORTURE_KILLS", 200), number("TORTURE_FAULTS", 100));
+    let (kills, faults) = (number("TORTURE_KILLS", 200), number("TORTURE_FAULTS", 60));
     let storm = calm.strikes(kills, faults, &[SMALL, LARGE].concat());
     storm.run().await.assert_as_promised();
 }
