@@ -9,7 +9,7 @@ use crate::{
     common::{
         proxy::Fault as Network,
         rabbitmq,
-        relay::{PATIENCE, outboxd},
+        relay::{PATIENCE, outboxd, until},
     },
     history::Injected,
     storm::Storm,
@@ -243,7 +243,10 @@ impl Storm {
                      for each row execute function refuse()",
             )
             .await;
-        sleep(Duration::from_millis(1500)).await;
+        until("marking has failed several times", || async {
+            self.settle_errors().await > 4.0
+        })
+        .await;
         self.database
             .execute("drop trigger refuse on outbox; drop function refuse()")
             .await;

@@ -66,6 +66,8 @@ pub fn unsendable() -> Plan {
 pub fn refusing() -> Plan {
     Plan {
         room: Some(5),
+        // Full batches, which there is no room for however slow the machine is.
+        backlog: true,
         settings: &[
             "--max-attempts",
             "1000",
@@ -115,7 +117,7 @@ pub fn too_large() -> Plan {
         settings: &["--kafka-option", "batch.num.messages=20"],
         batch: 500,
         backlog: true,
-        ..small(Kafka, 2000)
+        ..small(Kafka, 4000)
     }
 }
 
@@ -144,7 +146,7 @@ pub fn unmarkable() -> Plan {
         replicas: 1,
         workers: 1,
         strikes: vec![Strike::RefuseMarks],
-        ..small(Kafka, 1500)
+        ..small(Kafka, 4000)
     }
 }
 

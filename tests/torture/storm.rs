@@ -233,6 +233,16 @@ impl Storm {
         relay
     }
 
+    /// How often relays could not settle.
+    pub async fn settle_errors(&self) -> f64 {
+        let mut errors = 0.0;
+        for relay in &self.relays {
+            let name = r#"outboxd_database_errors_total{operation="settle"}"#;
+            errors += relay.metric(name).await;
+        }
+        errors
+    }
+
     pub fn keep_log(&mut self, relay: &Relay) {
         let at = self.now();
         let _ = writeln!(self.logs, "=== a relay until {at:?}\n{}", relay.log());
