@@ -117,6 +117,7 @@ impl Outbox {
     pub async fn link(&self) -> Result<Link, DbError> {
         let mut session = self.database.connect().await?;
         session.begin(&self.timeouts).await?;
+        session.heed_read_only().await?;
         let table = Table::describe(&mut session, &self.names, &self.topic).await?;
         session.commit().await?;
         Ok(Link { session, table })

@@ -20,7 +20,7 @@ use sqlx::{
     query::Query,
 };
 
-use super::error::DbError;
+use super::{error::DbError, table::get};
 
 /// How to connect, and how long anything may take.
 #[derive(Clone)]
@@ -144,6 +144,20 @@ impl Session {
     /// default: a later statement must see what was committed after an earlier one.
     pub async fn begin(&mut self, timeouts: &Timeouts) -> Result<(), DbError> {
         self.batch("begin", timeouts.begin_sql()).await.map(drop)
+    }
+
+    /// Refuses a database or role that is to take no writes. Our transactions are begun so that a
+    /// standby refuses them at once, which would override that default.
+    pub async fn heed_read_only(&mut self) -> Result<(), DbError> {
+        let sql = "select current_setting('default_transaction_read_only')";
+        let row = self.fetch_one("connect", statement(sql)).await?;
+        match get::<&str>(&row, 0)? {
+            "off" => Ok(()),
+            _ => Err(DbError::table(
+                "default_transaction_read_only is on: the server, database or role is to take no \
+                 writes; nothing is published until it is off",
+            )),
+        }
     }
 
     /// Opens a transaction that can change nothing and lock no row.

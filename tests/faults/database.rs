@@ -38,6 +38,29 @@ async fn a_table_locked_for_longer_than_the_lock_timeout_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_set_to_take_no_writes_is_left_alone() {
+    let mut scene = scene().await;
+    scene.load().await;
+    let name = scene.database.name.clone();
+    let set = |to: &str| format!("begin read write; alter database {name} {to}; commit");
+    let on = set("set default_transaction_read_only = on");
+    scene.database.execute(&on).await;
+    scene.database.execute(TERMINATE).await;
+    scene.misses("database_up").await;
+    until("it is said why", || async {
+        scene
+            .relay
+            .log()
+            .contains("default_transaction_read_only is on")
+    })
+    .await;
+    let off = set("reset default_transaction_read_only");
+    scene.database.execute(&off).await;
+    scene.recovers("a time without writes").await;
+    assert_eq!(scene.ends().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_servers_own_shorter_timeouts_do_not_disturb_it() {
     let (broker, database) = (Broker::shared(Kind::Rabbitmq), Database::new().await);
     for setting in [

@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 use crate::common::{
     broker::{Broker, Delivery, assert_complete_and_in_order},
     database::Database,
-    relay::{Relay, until},
+    relay::{PATIENCE, Relay, until},
 };
 
-/// After a fault has ended, everything is delivered within this time, by the same process.
-const RECOVERY: Duration = Duration::from_secs(30);
 const KEYS: usize = 20;
 const WORKERS: usize = 2;
 const BATCH: usize = 50;
@@ -139,7 +137,7 @@ impl Scene {
         assert_eq!(self.relay.get("/readyz").await.unwrap().0, 503);
     }
 
-    /// Waits until everything is delivered, which may take as long as a recovery may.
+    /// Waits until everything is delivered by the same process, and says how long that took.
     pub async fn recovers(&mut self, from: &str) {
         let started = Instant::now();
         loop {
@@ -151,7 +149,7 @@ impl Scene {
                 break;
             }
             assert!(
-                started.elapsed() < RECOVERY,
+                started.elapsed() < PATIENCE,
                 "no recovery from {from}: {pending} pending, readiness {ready:?}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -11,7 +11,7 @@ use crate::{
         rabbitmq,
         relay::{PATIENCE, outboxd, until},
     },
-    history::Injected,
+    history::{Injected, RECOVERY},
     storm::Storm,
 };
 
@@ -96,6 +96,16 @@ pub const LARGE: &[Strike] = &[
 const ECHO: Duration = Duration::from_secs(10);
 
 impl Strike {
+    /// A server that has just been started may take long to answer.
+    fn echo(self) -> Duration {
+        match self {
+            Self::RestartPostgres | Self::KillPostgres | Self::RestartBroker | Self::KillBroker => {
+                RECOVERY
+            }
+            _ => ECHO,
+        }
+    }
+
     /// How many events may arrive again, where each relay has so many in flight.
     fn may_repeat(self, replicas: usize, in_flight: usize) -> usize {
         match self {
@@ -122,7 +132,7 @@ impl Storm {
             what: format!("{strike:?}{detail}"),
             from,
             until,
-            echo: ECHO,
+            echo: strike.echo(),
             may_repeat: strike.may_repeat(self.replicas, self.in_flight),
         });
     }
