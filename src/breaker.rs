@@ -93,7 +93,73 @@ impl Pauses {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Pause(u8),
+        Resume(u8),
+        Wait(u64),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0_u8..3).prop_map(Step::Pause),
+            (0_u8..3).prop_map(Step::Resume),
+            (0_u64..90_000).prop_map(Step::Wait),
+        ]
+    }
+
+    /// One destination as it must be: failures in a row, and since when it is paused or well.
+    #[derive(Debug, Clone, Copy)]
+    struct Expected {
+        failures: u32,
+        paused: bool,
+        since: Instant,
+    }
+
+    proptest! {
+        #[test]
+        fn any_sequence_of_pauses_and_resumptions_is_as_the_model_says(
+            steps in prop::collection::vec(any_step(), 0..60)
+        ) {
+            let (mut now, mut pauses) = (Instant::now(), Pauses::default());
+            let mut model: HashMap<String, Expected> = HashMap::new();
+            for step in steps {
+                match step {
+                    Step::Wait(ms) => now += Duration::from_millis(ms),
+                    Step::Pause(name) => {
+                        let before = model.get(&name.to_string()).copied();
+                        let fresh = pauses.pause(&name.to_string(), "gone", now);
+                        prop_assert_eq!(fresh, before.is_none_or(|before| !before.paused));
+                        let failures = before.map_or(0, |before| before.failures) + 1;
+                        let paused = Expected { failures, paused: true, since: now };
+                        model.insert(name.to_string(), paused);
+                    }
+                    Step::Resume(name) => {
+                        pauses.resume(&name.to_string(), now);
+                        if let Some(known) = model.get_mut(&name.to_string()) {
+                            (known.paused, known.since) = (false, now);
+                        }
+                    }
+                }
+                let mut due = pauses.due(now);
+                due.sort();
+                model.retain(|_, known| known.paused || now - known.since < FORGET_AFTER);
+                let mut expected: Vec<String> = model
+                    .iter()
+                    .filter(|(_, known)| known.paused && now - known.since >= probe_delay(known.failures - 1))
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                expected.sort();
+                prop_assert_eq!(due, expected);
+                let paused = model.values().filter(|known| known.paused).count();
+                prop_assert_eq!(pauses.paused().count(), paused);
+            }
+        }
+    }
 
     #[test]
     fn probes_are_at_most_five_seconds_apart() {

@@ -153,6 +153,13 @@ impl Problems {
                 None
             }
             (Some(value), None) => Some(value.into()),
+            // The secret itself, in the wrong place: not to be repeated.
+            (None, Some(file)) if file.to_string_lossy().contains("://") => {
+                self.add(format!(
+                    "--{flag}-file takes the name of a file; a URL goes to --{flag}"
+                ));
+                None
+            }
             (None, Some(file)) => match std::fs::read_to_string(file) {
                 Ok(text) => Some(text.trim_end_matches(['\r', '\n']).into()),
                 Err(error) => {

@@ -298,6 +298,53 @@ mod tests {
         }
 
         #[test]
+        fn a_destination_is_paused_at_one_rejection_too_many_of_its_last_answers(
+            answers in prop::collection::vec(prop::bool::weighted(0.45), 0..300)
+        ) {
+            let (mut rejections, mut counted) = (Rejections::default(), Vec::new());
+            for rejected in answers {
+                let window = &counted[counted.len().saturating_sub(WINDOW)..];
+                let one_too_many = rejected && window.iter().filter(|&&rejected| rejected).count() >= MOST_REJECTED;
+                prop_assert_eq!(rejections.note("a", rejected), !one_too_many);
+                if !one_too_many {
+                    counted.push(rejected);
+                }
+            }
+        }
+
+        /// Its retries and its neighbours' fates included: batch after batch until all is over.
+        #[test]
+        fn every_event_ends_once_in_the_order_of_its_key(
+            keys in prop::collection::vec(0_u8..3, 1..20), policy in any_policy(),
+            answers in prop::collection::vec(any_outcome(), 100),
+        ) {
+            let policy = Policy { ordered: true, dead_holds: false, unroutable_dies: true, ..policy };
+            let mut pending: Vec<Event> = keys.iter().zip(1..).map(|(key, id)| event(id, Some(*key), 0)).collect();
+            let (mut attempts, mut over): (HashMap<i64, u32>, Vec<Event>) = (HashMap::new(), Vec::new());
+            let mut answers = answers.into_iter().chain(std::iter::repeat(Outcome::Published));
+            while !pending.is_empty() {
+                let outcomes: Vec<_> = answers.by_ref().take(pending.len()).collect();
+                let settlement = settle(&pending, outcomes, &attempts, &policy, &mut Rejections::default(), || 0.5);
+                for failure in &settlement.failures {
+                    let failed = &pending[failure.index];
+                    prop_assert_eq!(failure.attempts, attempts.get(&failed.id).copied().unwrap_or(0) + 1);
+                    attempts.insert(failed.id, failure.attempts);
+                    prop_assert!(failure.retry_in.is_none() || failure.attempts < policy.retry.max_attempts);
+                }
+                let left: HashSet<i64> = settlement.unsettled.iter().map(|(_, id)| *id).collect();
+                let (waiting, ended) = pending.into_iter().partition(|event| left.contains(&event.id));
+                over.extend::<Vec<_>>(ended);
+                pending = waiting;
+            }
+            for key in 0..3 {
+                let key = key.to_string();
+                let ids = over.iter().filter(|event| event.message.key.as_ref() == Some(&key)).map(|event| event.id);
+                prop_assert!(ids.is_sorted());
+            }
+            prop_assert_eq!(over.len(), keys.len());
+        }
+
+        #[test]
         fn only_a_confirmed_event_is_marked(batch in any_batch(), policy in any_policy()) {
             let (events, settlement) = decide(&batch, &policy);
             for (event, (.., outcome)) in events.iter().zip(&batch) {

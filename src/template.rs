@@ -95,7 +95,43 @@ pub fn quote_literal(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What is left of an SQL expression once its literals and identifiers are taken out.
+    fn outside_quotes(sql: &str) -> String {
+        let (mut rest, mut outside) = (sql, String::new());
+        while let Some(at) = rest.find(['\'', '"']) {
+            let escapes = rest[..at].ends_with('E');
+            outside.push_str(rest[..at].trim_end_matches('E'));
+            let quote = rest.as_bytes()[at] as char;
+            let mut inside = rest[at + 1..].char_indices();
+            let end = loop {
+                let (place, char) = inside.next().expect("a quote is closed");
+                if char == '\\' && escapes {
+                    inside.next();
+                } else if char == quote && !rest[at + 2 + place..].starts_with(quote) {
+                    break at + 2 + place;
+                } else if char == quote {
+                    inside.next();
+                }
+            };
+            rest = &rest[end..];
+        }
+        outside + rest
+    }
+
+    proptest! {
+        #[test]
+        fn no_template_becomes_sql(text in r#"[\PC'"\\{}\x00;$-]{0,40}"#) {
+            if let Ok(template) = Template::parse(&text) {
+                let outside = outside_quotes(&template.to_sql("o"));
+                let ours = outside.replace("o.", "").replace("::text", "").replace(" || ", "");
+                prop_assert_eq!(ours, "()");
+            }
+        }
+    }
 
     #[test]
     fn text_and_columns_become_a_concatenation() {

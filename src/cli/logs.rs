@@ -41,6 +41,14 @@ impl LogArgs {
             }
         };
         // lapin logs returned messages with their payloads, and frames; what matters of it we say.
+        if !self.log_level.is_ascii() {
+            // EnvFilter panics over some of it.
+            problems.add(format!(
+                "--log-level {:?} is not ASCII; write info, or info,outboxd::sink=debug",
+                self.log_level
+            ));
+            return None;
+        }
         match EnvFilter::try_new(format!("{},lapin=off", self.log_level)) {
             Ok(filter) => Some(LogConfig { json, filter }),
             Err(error) => {

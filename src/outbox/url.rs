@@ -36,10 +36,15 @@ pub fn connect_options(text: &str) -> Result<PgConnectOptions, String> {
             "sslmode" | "ssl-mode" => ssl_mode = Some(value.into_owned()),
             name if KNOWN.contains(&name) => {}
             name => {
-                return Err(format!(
-                    "its parameter `{name}` is not known; known are {}",
-                    KNOWN.join(", ")
-                ));
+                let known = KNOWN.join(", ");
+                // With a bare ? in it, a password ends up here.
+                return Err(if url.query().is_some_and(|query| query.contains('@')) {
+                    format!(
+                        "one of its parameters is not known; known are {known} (in a password, write %3F for ?)"
+                    )
+                } else {
+                    format!("its parameter `{name}` is not known; known are {known}")
+                });
             }
         }
     }
@@ -128,6 +133,7 @@ mod tests {
     fn errors_and_displays_never_hold_the_password() {
         for url in [
             "postgres://u:canary@h/x?nonsense=canary",
+            "postgres://u:12?canary@h/x",
             "mysql://u:canary@h/x",
             "postgres://u:canary@h/x?sslmode=canary",
             "postgres://u:canary@h:port/x",

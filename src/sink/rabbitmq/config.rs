@@ -235,6 +235,7 @@ mod tests {
             "amqp://relay:s3cret#x@rabbit",
             "amqp://relay:s3cret@rabbit?cacertfile=s3cret",
             "amqp://relay:s3cret@rabbit?heartbeat=s3cret",
+            "amqp://relay:12?s3cret@rabbit",
             "amqp://relay:s3cret@rabbit?heartbeat=70000",
             "amqp://relay:s3cret@rabbit?frame_max=64",
             "amqp://relay:s3cret@",

@@ -95,6 +95,10 @@ fn check_options(url: &url::Url) -> Result<(), String> {
             "frame_max" => number.is_some_and(|number| number == 0 || number >= LEAST_FRAME),
             "connection_timeout" => number.is_some_and(|number| number > 0),
             "auth_mechanism" => value.parse::<SASLMechanism>().is_ok(),
+            // With a bare ? in it, a password ends up here.
+            _ if url.query().is_some_and(|query| query.contains('@')) => {
+                return Err("unknown option".into());
+            }
             _ => return Err(format!("unknown option {name:?}")),
         };
         if !valid {
