@@ -144,8 +144,8 @@ async fn insert(database: &Database, topic: &str, payload_type: &str) {
     let mut changes: BTreeMap<&str, String> = BTreeMap::new();
     for (index, (column, value, ..)) in MALFORMED.iter().enumerate() {
         let (value, kinds) = (value.replace("{payload}", payload), MALFORMED.len());
-        *changes.entry(column).or_default() +=
-            &format!(" when n % 3 = 0 and n / 3 % {kinds} = {index} then {value}");
+        let case = format!(" when n % 3 = 0 and n / 3 % {kinds} = {index} then {value}");
+        changes.entry(column).or_default().push_str(&case);
     }
     let sets = changes
         .iter()

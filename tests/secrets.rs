@@ -53,15 +53,17 @@ impl Start {
         for (flag, value) in settings {
             let variable = format!("OUTBOXD_{}", flag.replace('-', "_").to_uppercase());
             match given {
-                Given::Flag => start.flags.extend([format!("--{flag}"), value.clone()]),
-                Given::Environment if *flag == "kafka-option" => options.push(value.clone()),
-                Given::File if *flag == "kafka-option" => options.push(value.clone()),
+                Given::Environment | Given::File if *flag == "kafka-option" => {
+                    options.push(value.clone());
+                }
                 Given::Environment => start.environment.push((variable, value.clone())),
                 Given::File if flag.ends_with("-url") => {
                     let file = start.file(value);
                     start.flags.extend([format!("--{flag}-file"), file]);
                 }
-                Given::File => start.flags.extend([format!("--{flag}"), value.clone()]),
+                Given::Flag | Given::File => {
+                    start.flags.extend([format!("--{flag}"), value.clone()]);
+                }
             }
         }
         match given {

@@ -20,16 +20,12 @@ impl State {
                 && scenario.lanes[event] == lane
                 && super::state::id(event) > floor
                 && !(exclude && (self.failures[event].is_some() || self.is_held(scenario, event)))
-                && !(paused && self.is_pausable(scenario, event))
+                && !(paused && scenario.is_pausable(event))
         };
         (0..scenario.events())
             .filter(wanted)
             .map(bit)
             .fold(0, |all, event| all | event)
-    }
-
-    pub fn is_pausable(&self, scenario: &Scenario, event: usize) -> bool {
-        scenario.pausable.is_some() && scenario.keys[event] == scenario.pausable
     }
 
     fn holds(&self, scenario: &Scenario, event: usize) -> bool {
@@ -58,7 +54,7 @@ impl State {
         let due = |&event: &usize| {
             scenario.lanes[event] == lane
                 && self.failures[event].is_some_and(Failure::is_due)
-                && !(paused && self.is_pausable(scenario, event))
+                && !(paused && scenario.is_pausable(event))
                 && !(0..event)
                     .any(|older| self.holds(scenario, older) && scenario.same_key(older, event))
         };

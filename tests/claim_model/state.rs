@@ -143,6 +143,7 @@ pub struct Lane {
 }
 
 /// A worker and its claim.
+#[allow(clippy::struct_excessive_bools, reason = "as many as there are facts")]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Worker {
     pub phase: Phase,
@@ -239,6 +240,10 @@ impl Scenario {
 
     pub fn same_key(&self, one: usize, other: usize) -> bool {
         self.keys[one].is_some() && self.keys[one] == self.keys[other]
+    }
+
+    pub fn is_pausable(&self, event: usize) -> bool {
+        self.pausable.is_some() && self.keys[event] == self.pausable
     }
 
     /// The process of a worker.

@@ -81,7 +81,7 @@ impl State {
             Phase::Settling => self.settle(scenario, number, next),
             Phase::Raising => {
                 self.with(next, Step::RaiseFloors(number), |s| {
-                    s.raise_floors(scenario, number)
+                    s.raise_floors(scenario, number);
                 });
             }
             Phase::Owing => {
@@ -94,7 +94,7 @@ impl State {
             Phase::Hung => {
                 if !scenario.has(Defect::HasNoIdleTimeout) {
                     self.with(next, Step::TimeOut(number), |s| {
-                        s.end_process(scenario, number)
+                        s.end_process(scenario, number);
                     });
                 }
             }
@@ -198,7 +198,7 @@ impl State {
                 attempts,
             });
             self.with(next, Step::BecomeDue(id(event)), |s| {
-                s.failures[event] = due
+                s.failures[event] = due;
             });
         }
         if self.stranger == Some(event) {
