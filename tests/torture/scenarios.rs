@@ -76,6 +76,7 @@ pub fn refusing() -> Plan {
             "--backoff-max",
             "200ms",
         ],
+        standstill: Duration::from_secs(20),
         ..small(Rabbitmq, 1000)
     }
 }
