@@ -12,12 +12,16 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod aftermath;
+mod checker;
 mod consumer;
 #[cfg(feature = "defects")]
 mod defects;
 mod faults;
 mod history;
+mod ledger;
 mod plan;
+mod report;
 mod scenarios;
 mod storm;
 mod verdicts;

@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
+    aftermath::Aftermath,
     common::{
         PrivateServices,
         broker::Broker,
@@ -19,50 +20,12 @@ use crate::{
         relay::{Relay, until},
     },
     consumer::Reader,
-    history::{Charge, History, Injected, RECOVERY, Stop, Verdict},
+    history::{Charge, History, Injected, RECOVERY, Stop},
+    ledger,
     plan::Plan,
     watch::Watch,
-    writers::{self, Journal, Load, Poison},
+    writers::{Journal, Load, Poison},
 };
-
-/// What a storm came to.
-pub struct Aftermath {
-    pub history: History,
-    pub verdict: Verdict,
-    seed: u64,
-    logs: String,
-}
-
-impl Aftermath {
-    /// Says what it came to.
-    ///
-    /// # Panics
-    /// When the promise was broken, with the first bad event's story.
-    pub fn assert_as_promised(&self) {
-        let report = self.history.report(&self.verdict);
-        if !self.verdict.broken().is_empty() {
-            let path = std::env::temp_dir().join(format!("outboxd-storm-{:x}.log", self.seed));
-            std::fs::write(&path, &self.logs).unwrap();
-            panic!(
-                "seed {}\n{report}the relays' logs: {}",
-                self.seed,
-                path.display()
-            );
-        }
-        println!("seed {}: {report}", self.seed);
-        if std::env::var("TORTURE_LOGS").is_ok() {
-            std::fs::write(std::env::var("TORTURE_LOGS").unwrap(), &self.logs).unwrap();
-        }
-    }
-
-    /// The longest stop but for the slowest hundredth.
-    pub fn stops_p99(&self) -> Duration {
-        let stops = &self.history.stops;
-        let mut took: Vec<Duration> = stops.iter().map(|stop| stop.took).collect();
-        took.sort_unstable();
-        took[(took.len() * 99).div_ceil(100).max(1) - 1]
-    }
-}
 
 /// A storm under way.
 pub struct Storm {
@@ -160,7 +123,7 @@ impl Storm {
             ),
             None => (Database::new().await, Broker::shared(plan.kind)),
         };
-        writers::prepare(&database).await;
+        ledger::prepare(&database).await;
         let topic = plan.destination(&broker).await;
         let late_topic = plan.late.then(|| format!("{topic}-late"));
         let (database_proxy, url) = database.through_proxy().await;
@@ -381,7 +344,7 @@ impl Storm {
         for reader in std::mem::take(&mut self.readers) {
             arrivals.extend(reader.finish().await);
         }
-        let charges = writers::charges(&self.database, self.epoch).await;
+        let charges = ledger::charges(&self.database, self.epoch).await;
         if plan.poison != Poison::Unsendable {
             self.faults
                 .extend(charges.iter().map(|charge| refusal(charge, self.in_flight)));
@@ -389,10 +352,10 @@ impl Storm {
         let history = History {
             arrivals,
             written: self.journal.written(),
-            rows: writers::ledger(&self.database).await,
+            rows: ledger::committed(&self.database).await,
             charges,
             stops: self.stops,
-            left: writers::left(&self.database, &self.journal, plan.delete).await,
+            left: ledger::left(&self.database, &self.journal, plan.delete).await,
             faults: self.faults,
         };
         let verdict = history.check();
