@@ -14,8 +14,34 @@ const LONGEST: Duration = Duration::from_secs(5);
 const FORGET_AFTER: Duration = Duration::from_mins(1);
 
 /// The wait before the next probe, after that many failures.
-pub fn probe_delay(failures: u32) -> Duration {
+fn probe_delay(failures: u32) -> Duration {
     FIRST.saturating_mul(1 << failures.min(16)).min(LONGEST)
+}
+
+/// An outage of the sink. Each probe waits longer than the last, and only what is published ends it: a
+/// broker may answer and yet take nothing.
+#[derive(Debug, Default)]
+pub struct Outage {
+    probes: u32,
+}
+
+impl Outage {
+    /// The wait before the next probe; none before the first.
+    pub fn wait(&self) -> Duration {
+        self.probes
+            .checked_sub(1)
+            .map_or(Duration::ZERO, probe_delay)
+    }
+
+    /// Notes a probe, whatever came of it.
+    pub fn probed(&mut self) {
+        self.probes = self.probes.saturating_add(1);
+    }
+
+    /// Something was published.
+    pub fn ended(&mut self) {
+        self.probes = 0;
+    }
 }
 
 /// Destinations that are not published to at the moment.
@@ -192,5 +218,18 @@ mod tests {
         pauses.due(start + FORGET_AFTER);
         pauses.pause("a", "gone", start + FORGET_AFTER);
         assert_eq!(pauses.due(start + FORGET_AFTER + FIRST), ["a"]);
+    }
+
+    #[test]
+    fn a_sink_that_answers_and_takes_nothing_is_asked_ever_more_rarely() {
+        let mut outage = Outage::default();
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            waits.push(outage.wait().as_millis());
+            outage.probed();
+        }
+        assert_eq!(waits, [0, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        outage.ended();
+        assert_eq!(outage.wait(), Duration::ZERO);
     }
 }

@@ -1,8 +1,10 @@
 //! Whether the sink and its destinations can be used: breakers, and the probes that close them.
 
 use std::{
-    sync::Arc,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Relay;
-use crate::breaker::{Pauses, probe_delay};
+use crate::breaker::{Outage, Pauses};
 
 /// An idle relay asks this often whether its sink is still there.
 const IDLE_PROBE: Duration = Duration::from_secs(5);
@@ -21,7 +23,9 @@ pub(super) struct Health {
     /// Why the sink cannot be used; `None` while it can.
     down: watch::Sender<Option<String>>,
     pauses: Mutex<Pauses>,
-    last_success: Mutex<Instant>,
+    /// When the broker answered last.
+    heard_at: Mutex<Instant>,
+    published: AtomicBool,
 }
 
 impl Health {
@@ -29,7 +33,8 @@ impl Health {
         Self {
             down: watch::Sender::new(Some("not asked yet".into())),
             pauses: Mutex::default(),
-            last_success: Mutex::new(Instant::now()),
+            heard_at: Mutex::new(Instant::now()),
+            published: AtomicBool::new(false),
         }
     }
 
@@ -50,14 +55,22 @@ impl Health {
 
     /// The broker confirmed something: no need to ask.
     pub(super) fn succeeded(&self) {
-        *self
-            .last_success
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.published.store(true, Relaxed);
+        self.heard();
+    }
+
+    /// Whether anything was published since this was asked last.
+    fn take_published(&self) -> bool {
+        self.published.swap(false, Relaxed)
+    }
+
+    fn heard(&self) {
+        let mut at = (self.heard_at.lock()).unwrap_or_else(PoisonError::into_inner);
+        *at = Instant::now();
     }
 
     fn is_quiet(&self) -> bool {
-        self.last_success
+        self.heard_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .elapsed()
@@ -105,29 +118,31 @@ impl Relay {
             .set(gauge(pauses.paused().count()));
     }
 
+    /// Probes a sink that is down or silent, and paused destinations.
     pub(super) async fn watch_health(self: Arc<Self>, done: CancellationToken) {
-        let mut failures = 0;
+        let mut outage = Outage::default();
         loop {
-            let wait = if self.health.sink_down().is_some() && failures > 0 {
-                probe_delay(failures - 1)
-            } else {
-                TICK
-            };
-            let wait = if failures == 0 && self.metrics.sink_up.get() == 0 {
-                Duration::ZERO
-            } else {
-                wait
-            };
+            let down = self.health.sink_down().is_some();
+            let wait = if down { outage.wait() } else { TICK };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = done.cancelled() => return,
             }
+            if self.health.take_published() {
+                outage.ended();
+            }
+            if self.health.sink_down().is_some() != down {
+                continue; // it has just failed: wait as is due
+            }
             let blocked = self.sink.blocked();
             self.metrics.sink_blocked.set(blocked.into());
-            if self.health.sink_down().is_some() || blocked || self.health.is_quiet() {
-                failures = if self.probe().await { 0 } else { failures + 1 };
+            if down || blocked || self.health.is_quiet() {
+                let usable = self.probe().await;
+                if down || !usable {
+                    outage.probed();
+                }
             }
-            if failures == 0 {
+            if self.health.sink_down().is_none() {
                 self.probe_destinations().await;
             }
         }
@@ -136,7 +151,7 @@ impl Relay {
     async fn probe(&self) -> bool {
         match tokio::time::timeout(PROBE_TIMEOUT, self.sink.probe()).await {
             Ok(Ok(())) => {
-                self.health.succeeded();
+                self.health.heard();
                 self.metrics.sink_up.set(1);
                 let was_down = self.health.down.send_replace(None).is_some();
                 if was_down {
