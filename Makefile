@@ -26,8 +26,9 @@ demo: services ## orders from PostgreSQL to Kafka and to RabbitMQ: what was prom
 test: services ## all tests, against real servers, which are left running for the next time
 	@$(environment); log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \
 		cargo test --no-fail-fast | tee "$$log" || status=$$?; \
-		cargo test --features defects --test torture defects:: -- --test-threads 8 \
+		cargo test --features defects --test torture defects:: -- --test-threads 4 \
 			| tee --append "$$log" || status=$$?; \
+		cargo build --quiet || status=$$?; \
 		awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 			END { printf "\nall in all: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$$log"; \
 		exit $$status

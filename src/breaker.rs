@@ -19,7 +19,8 @@ fn probe_delay(failures: u32) -> Duration {
 }
 
 /// An outage of the sink. Each probe waits longer than the last, and only what is published ends it: a
-/// broker may answer and yet take nothing.
+/// broker may answer and yet take nothing. (So a sink that comes back to no traffic is asked less
+/// eagerly the next time, at most 5 s apart.)
 #[derive(Debug, Default)]
 pub struct Outage {
     probes: u32,

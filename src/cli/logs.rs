@@ -40,7 +40,6 @@ impl LogArgs {
                 problems.choice("log-format", format, &[("text", false), ("json", true)])
             }
         };
-        // lapin logs returned messages with their payloads, and frames; what matters of it we say.
         if !self.log_level.is_ascii() {
             // EnvFilter panics over some of it.
             problems.add(format!(
@@ -49,6 +48,7 @@ impl LogArgs {
             ));
             return None;
         }
+        // lapin logs returned messages with their payloads, and frames; what matters of it we say.
         match EnvFilter::try_new(format!("{},lapin=off", self.log_level)) {
             Ok(filter) => Some(LogConfig { json, filter }),
             Err(error) => {

@@ -117,10 +117,18 @@ impl Outbox {
     pub async fn link(&self) -> Result<Link, DbError> {
         let mut session = self.database.connect().await?;
         session.begin(&self.timeouts).await?;
-        session.heed_read_only().await?;
         let table = Table::describe(&mut session, &self.names, &self.topic).await?;
         session.commit().await?;
         Ok(Link { session, table })
+    }
+
+    /// A link to publish with: refused where the server, database or role is to take no writes.
+    pub async fn publishing_link(&self) -> Result<Link, DbError> {
+        let mut link = self.link().await?;
+        link.session.begin(&self.timeouts).await?;
+        link.session.heed_read_only().await?;
+        link.session.commit().await?;
+        Ok(link)
     }
 
     /// The table's names.

@@ -146,8 +146,9 @@ impl Session {
         self.batch("begin", timeouts.begin_sql()).await.map(drop)
     }
 
-    /// Refuses a database or role that is to take no writes. Our transactions are begun so that a
-    /// standby refuses them at once, which would override that default.
+    /// Refuses a database or role that is to take no writes, as far as this session was told when it
+    /// began. Our transactions are begun so that a standby refuses them at once, which would override
+    /// that default.
     pub async fn heed_read_only(&mut self) -> Result<(), DbError> {
         let sql = "select current_setting('default_transaction_read_only')";
         let row = self.fetch_one("connect", statement(sql)).await?;

@@ -32,7 +32,7 @@ impl Relay {
     pub(super) async fn turn(&self, link: &mut Option<Link>) -> Result<Turn, DbError> {
         let link = match link {
             Some(link) => link,
-            None => link.insert(self.outbox.link().await?),
+            None => link.insert(self.outbox.publishing_link().await?),
         };
         let started = Instant::now();
         let claim = self.outbox.claim(link, || self.want()).await?;

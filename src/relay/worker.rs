@@ -143,6 +143,7 @@ impl Relay {
             }
         }
         self.metrics.published(confirmed.len());
+        self.health.succeeded();
         drop(debt);
         tracing::info!(events = confirmed.len(), "published events are marked now");
     }

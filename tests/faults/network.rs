@@ -115,6 +115,7 @@ async fn notifications_come_again_after_the_connection_for_them_was_half_open() 
     proxy.set(Fault::HalfOpen);
     database.insert(&topic, 10, 2).await;
     proxy.heal();
+    until("it listens anew", || async { listens(2) }).await;
     until("what it missed is delivered", || async {
         database.pending().await == 0
     })

@@ -28,6 +28,8 @@ impl Aftermath {
                 path.display()
             );
         }
+        let panicked = self.logs.lines().find(|line| line.contains("panicked"));
+        assert_eq!(panicked, None, "seed {}", self.seed);
         println!("seed {}: {report}", self.seed);
     }
 

@@ -6,8 +6,8 @@
 //! * **no loss**: what was committed has arrived, or is dead for a reason of its own;
 //! * **no phantom**: what arrived was committed, and arrived as it was written;
 //! * **order**: per key, first arrivals have rising ids;
-//! * **duplicates**: each has a fault that explains it between its copies, and all together are no
-//!   more than was in flight when the faults struck;
+//! * **duplicates**: each has a fault between its copies that explains it, and no fault explains more
+//!   than was in flight when it struck;
 //! * **attempts**: only events that cannot be delivered are charged, once, and lie dead and whole;
 //!   where the destination may refuse an event for a while, its attempts rise by one each time;
 //! * **conservation**: nothing is left pending, and the rows that should be there are;
@@ -15,7 +15,7 @@
 //! * **drain**: a relay that is told to end does so in order.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -55,7 +55,7 @@ impl Verdict {
 #[derive(Default, Clone, Copy)]
 struct Seen {
     id: i64,
-    first: Option<Duration>,
+    latest: Option<Duration>,
 }
 
 impl History {
@@ -102,6 +102,7 @@ impl History {
         let mut altered = Offenders::new("altered");
         let mut inverted = Offenders::new("order");
         let mut unexplained = Offenders::new("unexplained duplicate");
+        let mut faults = Explanations::new(&self.faults);
         let mut newest: HashMap<u32, (i64, u64)> = HashMap::new();
         for arrival in &self.arrivals {
             let known = arrival
@@ -116,16 +117,15 @@ impl History {
                 altered.add(number, || format!("arrived at {:?}", arrival.at));
             }
             let event = &mut events[index(number)];
-            if let Some(first) = event.first {
+            if let Some(latest) = event.latest.replace(arrival.at) {
                 verdict.duplicates += 1;
-                if !self.explained(first, arrival.at) {
+                if !faults.explain(latest, arrival.at) {
                     unexplained.add(number, || {
-                        format!("arrived at {first:?} and at {:?}", arrival.at)
+                        format!("arrived at {latest:?} and at {:?}", arrival.at)
                     });
                 }
                 continue;
             }
-            event.first = Some(arrival.at);
             let key = self.written[index(number)].key;
             let (newest_id, before) = newest.entry(key).or_default();
             if event.id < *newest_id {
@@ -139,32 +139,14 @@ impl History {
         for offenders in [phantom, altered, inverted, unexplained] {
             offenders.report(verdict);
         }
-        if verdict.duplicates > verdict.may_repeat {
-            verdict.violations.push(Violation {
-                invariant: "too many duplicates",
-                number: None,
-                detail: format!(
-                    "{} duplicates, where the faults explain at most {}",
-                    verdict.duplicates, verdict.may_repeat
-                ),
-            });
-        }
-    }
-
-    /// Whether a fault lies between two copies.
-    fn explained(&self, first: Duration, second: Duration) -> bool {
-        let between = |fault: &&Injected| {
-            fault.may_repeat > 0 && fault.from <= second && first <= fault.until + fault.echo
-        };
-        self.faults.iter().find(between).is_some()
     }
 
     fn check_loss(&self, events: &[Seen], verdict: &mut Verdict) {
         let mut lost = Offenders::new("loss");
         let mut delivered = Offenders::new("delivered poison");
-        let pending: std::collections::HashSet<_> = self.left.pending.iter().collect();
+        let pending: HashSet<_> = self.left.pending.iter().collect();
         for row in &self.rows {
-            let arrived = events[index(row.number)].first.is_some();
+            let arrived = events[index(row.number)].latest.is_some();
             let poison = self.written[index(row.number)].poison;
             if poison && arrived {
                 delivered.add(row.number, || "it should have been refused".into());
@@ -201,13 +183,15 @@ impl History {
     }
 
     fn check_conservation(&self, verdict: &mut Verdict) {
-        let mut wrong = Offenders::new("conservation");
+        let mut left_over = Offenders::new("left over");
         for &number in &self.left.pending {
-            wrong.add(number, || "still pending".into());
+            left_over.add(number, || "still pending".into());
         }
         for &number in &self.left.retrying {
-            wrong.add(number, || "still to be tried again".into());
+            left_over.add(number, || "still to be tried again".into());
         }
+        left_over.report(verdict);
+        let mut wrong = Offenders::new("conservation");
         let poison = |row: &&Row| self.written[index(row.number)].poison;
         let mut expected: Vec<u64> = self.rows.iter().filter(poison).map(|r| r.number).collect();
         let mut dead = self.left.dead.clone();
@@ -267,6 +251,31 @@ impl History {
     }
 }
 
+/// What the faults may still explain.
+struct Explanations<'a>(Vec<(&'a Injected, usize)>);
+
+impl<'a> Explanations<'a> {
+    fn new(faults: &'a [Injected]) -> Self {
+        let faults = faults.iter().map(|fault| (fault, fault.may_repeat));
+        let mut faults: Vec<_> = faults.collect();
+        faults.sort_by_key(|(fault, _)| fault.from);
+        Self(faults)
+    }
+
+    /// Whether a fault lies between two copies: the latest that has not explained as many already as
+    /// were in flight then.
+    fn explain(&mut self, one: Duration, next: Duration) -> bool {
+        let between = |(fault, left): &&mut (&Injected, usize)| {
+            *left > 0 && fault.from <= next && one <= fault.until + fault.echo
+        };
+        let explained = self.0.iter_mut().rev().find(between);
+        explained.is_some_and(|(_, left)| {
+            *left -= 1;
+            true
+        })
+    }
+}
+
 /// Dead at its first try, and again each time that it was redriven; discarded, it is left alone.
 fn died_once_a_try(first: &Charge, rest: &[&Charge]) -> bool {
     let died = |charge: &Charge| charge.state == "dead" && charge.attempts == 1;
@@ -318,8 +327,7 @@ impl Offenders {
 
 /// Whether these are negative answers one after another, none of them the last.
 fn rise_by_one(charges: &[&Charge]) -> bool {
-    let expected = (1..).zip(charges);
-    expected
-        .into_iter()
+    (1..)
+        .zip(charges)
         .all(|(attempts, charge)| charge.state == "retrying" && charge.attempts == attempts)
 }

@@ -121,6 +121,8 @@ impl Shared {
             delivery.key.as_deref() == Some(&key)
                 && delivery.payload == payload.as_bytes()
                 && n.map(str::parse) == number.map(Ok)
+                && number.and_then(|number| self.journal.destination(number))
+                    == Some(&self.destination)
         });
         self.arrivals.lock().unwrap().push(Arrival {
             number,

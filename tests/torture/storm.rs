@@ -45,7 +45,7 @@ pub struct Storm {
     pub topic: String,
     /// A destination that is yet to be made.
     late_topic: Option<String>,
-    environment: Option<String>,
+    defect: Option<String>,
     relays: Vec<Relay>,
     services: Option<Arc<PrivateServices>>,
     journal: Arc<Journal>,
@@ -85,7 +85,7 @@ impl Plan {
             } else {
                 storm
                     .journal
-                    .allow(self.events * u64::from(number) / u64::from(strikes));
+                    .allow(self.events * u64::from(number) / u64::from(strikes + 1));
                 sleep(Duration::from_millis(storm.rng.u64(50..600))).await;
             }
             storm.wake_frozen().await;
@@ -157,7 +157,7 @@ impl Storm {
             in_flight: plan.workers * plan.batch,
             topic,
             late_topic,
-            environment: plan.defect.clone(),
+            defect: plan.defect.clone(),
             relays: Vec::new(),
             services,
             journal,
@@ -179,7 +179,7 @@ impl Storm {
 
     pub fn start_relay(&mut self) {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        let defect = self.environment.as_deref();
+        let defect = self.defect.as_deref();
         let environment = defect.map(|defect| ("OUTBOXD_DEFECT", defect));
         let relay = Relay::run_in(environment.as_slice(), &flags);
         self.relays.push(relay);
@@ -335,6 +335,13 @@ impl Storm {
         while plan.hold && self.held().await {
             self.change_dead("discard");
             self.await_the_backlog(plan.standstill).await;
+        }
+        for relay in &self.relays {
+            until("every relay is ready again", || async {
+                let ready = relay.get("/readyz").await;
+                self.defect.is_some() || ready.is_some_and(|(status, _)| status == 200)
+            })
+            .await;
         }
         while !self.relays.is_empty() {
             let relay = self.take_relay().await;

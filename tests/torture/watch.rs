@@ -49,6 +49,7 @@ impl Watch {
 
     /// Ends it; says how much there was of everything, and that it did not grow.
     pub async fn assert_flat(self) {
+        assert!(!self.0.is_finished(), "nobody watched to the end");
         self.0.abort();
         drop(self.0.await);
         let samples = self.1.lock().unwrap();

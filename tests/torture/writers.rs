@@ -143,6 +143,13 @@ impl Journal {
         events.iter().map(|event| event.clone().unwrap()).collect()
     }
 
+    /// Where the event with that number should go.
+    pub fn destination(&self, number: u64) -> Option<&str> {
+        let events = self.events.lock().unwrap();
+        let event = events.get(usize::try_from(number).ok()?)?.as_ref()?;
+        Some(self.load.topic(event.key))
+    }
+
     /// What a message with that id should be made of: key and payload.
     pub fn expected(&self, number: u64) -> Option<(String, String)> {
         let events = self.events.lock().unwrap();
