@@ -133,7 +133,7 @@ fn an_event_that_is_left_pending_is_not_lost_and_yet_not_delivered() {
         history.left.pending.push(1);
         history.left.published = Some(5);
     };
-    assert_eq!(broken(pending), ["conservation"]);
+    assert_eq!(broken(pending), ["left over"]);
 }
 
 #[test]
@@ -229,6 +229,15 @@ fn more_copies_than_were_in_flight_are_too_many() {
 }
 
 #[test]
+fn a_fault_behind_the_second_copy_explains_no_third() {
+    let repeated = |history: &mut History| {
+        history.faults.push(fault(9));
+        history.arrivals.extend([arrival(0, 24), arrival(0, 25)]);
+    };
+    assert_eq!(broken(repeated), ["unexplained duplicate"]);
+}
+
+#[test]
 fn what_should_have_been_refused_must_not_arrive() {
     let delivered = |history: &mut History| history.arrivals.insert(4, arrival(POISON, 15));
     assert_eq!(broken(delivered), ["delivered poison"]);
@@ -268,7 +277,7 @@ fn what_may_be_refused_for_a_while_is_charged_once_each_time() {
 #[test]
 fn a_failure_that_outlives_its_event_is_left_over() {
     let retrying = |history: &mut History| history.left.retrying.push(0);
-    assert_eq!(broken(retrying), ["conservation"]);
+    assert_eq!(broken(retrying), ["left over"]);
 }
 
 #[test]
