@@ -33,7 +33,7 @@ caught! {
     losing_a_failure: LoseFailure in unsendable breaks "attempts";
     dropping_what_was_rejected: DropRejected in unsendable breaks "conservation";
     leaving_a_claim_open_for_ever: ClaimForEver in lost_host breaks "left over";
-    raising_floors_to_the_newest_id: BareFloor in late_commits breaks "conservation";
+    raising_floors_to_the_newest_id: BareFloor in late_commits breaks "left over";
     forgetting_what_could_not_be_marked: ForgetDebt in unmarkable breaks "unexplained duplicate";
     dropping_what_is_in_flight_at_the_end: DropAtShutdown in restarts breaks "unexplained duplicate";
     pruning_by_age_alone: PruneUnpublished in restarts breaks "conservation";

@@ -77,7 +77,10 @@ impl Plan {
             // Else the first may strike before there is anything to break.
             let first = self.events / u64::from(strikes);
             storm.journal.allow(first.min(1000));
-            until("events arrive", || async { storm.arrived() > 0 }).await;
+            let started = Instant::now();
+            while storm.arrived() == 0 && started.elapsed() < RECOVERY {
+                sleep(Duration::from_millis(20)).await;
+            }
         }
         for (number, strike) in (1..).zip(&self.strikes) {
             if let Some(lasts) = self.lasts {
