@@ -50,7 +50,7 @@ deny: ## licences, sources and advisories of the dependencies, by cargo-deny (bu
 		|| cargo install --locked --root $(tools) cargo-deny
 	PATH="$$PATH:$$PWD/$(tools)/bin" cargo deny check
 
-services: ## installs what is missing, starts PostgreSQL, Kafka, RabbitMQ and PgBouncer
+services: ## installs what is missing, starts PostgreSQL, Kafka, RabbitMQ, PgBouncer and Redis
 	@$(services) up
 
 services-down: ## stops what that started; data and packages stay

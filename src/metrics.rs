@@ -29,7 +29,7 @@ const OUTCOMES: [&str; 5] = [
     "withheld",
 ];
 /// Every operation that a database error may be counted under.
-const OPERATIONS: [&str; 15] = [
+const OPERATIONS: [&str; 16] = [
     "begin",
     "claim",
     "commit",
@@ -39,6 +39,7 @@ const OPERATIONS: [&str; 15] = [
     "heartbeat",
     "listen",
     "prune",
+    "prune_effects",
     "register",
     "rollback",
     "sample",
@@ -224,7 +225,7 @@ impl Metrics {
                 "pruned_total",
                 "Rows deleted by pruning.",
                 "table",
-                &["outbox", "outbox_failures"],
+                &["outbox", "outbox_failures", "idempotency_keys", "inbox"],
             )?,
             registry: registry.clone(),
         };

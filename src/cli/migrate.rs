@@ -56,6 +56,7 @@ impl MigrateArgs {
                 "relay" => {
                     format!("the relay's own tables, {table}_failures and {table}_instances")
                 }
+                "effects" => format!("idempotency keys and inbox beside {table}"),
                 _ => format!("{name} on {table}"),
             };
             let became = match applied {

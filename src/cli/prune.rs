@@ -1,4 +1,4 @@
-//! `outboxd prune`: delete published rows past retention, once.
+//! `outboxd prune`: delete published rows past retention, and what has expired, once.
 
 use std::time::Duration;
 
@@ -6,12 +6,13 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failed, exit, settings};
-use crate::outbox::{PruneCursor, config::ServerArgs};
+use crate::outbox::{Expired, PruneCursor, config::ServerArgs};
 
 /// Delete published rows past retention
 ///
 /// `outboxd run` does this continuously; this is for relays that run with --retention 0, and for
-/// catching up. Pending rows and dead letters are never deleted.
+/// catching up. Pending rows and dead letters are never deleted. With the tables of `outboxd migrate
+/// --with effects`, expired idempotency keys and inbox entries are deleted as well.
 #[derive(Args)]
 #[command(after_help = "Examples:
   outboxd prune
@@ -61,7 +62,23 @@ impl PruneArgs {
                 break;
             }
         }
+        let mut expired = Expired::default();
+        loop {
+            let step = outbox.prune_effects(&mut link).await?;
+            expired.keys += step.keys;
+            expired.inbox += step.inbox;
+            bar.set_position(rows + expired.keys + expired.inbox);
+            if !step.more {
+                break;
+            }
+        }
         bar.finish_and_clear();
+        if expired != Expired::default() {
+            eprintln!(
+                "outboxd: deleted {} expired idempotency keys and {} expired inbox entries",
+                expired.keys, expired.inbox
+            );
+        }
         eprintln!(
             "outboxd: deleted {rows} published rows of {} and {failures} failures without an event",
             config.names.display()

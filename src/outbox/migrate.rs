@@ -9,9 +9,10 @@
 
 use super::{
     DbError, Names, Outbox, Session,
+    effects::Effects,
     session::statement,
     table::{Table, get},
-    verify::LaneIndex,
+    verify::{LaneIndex, missing_columns},
 };
 use crate::template::quote_literal;
 
@@ -45,12 +46,15 @@ const MIGRATIONS: [Migration; 3] = [
 ];
 
 const PENDING_INDEX: &str = "pending";
+const EFFECTS: &str = "effects";
 
 /// What `--with` adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Extra {
     /// A trigger that wakes idle relays by NOTIFY
     Notify,
+    /// Idempotency keys for HTTP requests and an inbox for consumers, with the functions that use them
+    Effects,
 }
 
 impl Extra {
@@ -60,6 +64,11 @@ impl Extra {
                 version: 1000,
                 name: "notify",
                 sql: include_str!("../../migrations/notify.sql"),
+            },
+            Self::Effects => Migration {
+                version: 1001,
+                name: EFFECTS,
+                sql: include_str!("../../migrations/effects.sql"),
             },
         }
     }
@@ -113,6 +122,9 @@ fn fill(names: &Names, sql: &str) -> String {
             "{notify_function}",
             &format!("{}.{}", names.quoted_schema(), names.beside("_notify")),
         )
+        .replace("{keys}", &Effects::Keys.table(names))
+        .replace("{inbox}", &Effects::Inbox.table(names))
+        .replace("{schema}", &names.quoted_schema())
         .replace("{outbox_literal}", &quote_literal(&names.display()))
 }
 
@@ -179,7 +191,8 @@ impl Outbox {
         if !found && migration.name == PENDING_INDEX {
             self.refuse_long_build(session).await?;
         }
-        if !found || migration.name == "relay" {
+        // Of several things, some may be missing.
+        if !found || ["relay", EFFECTS].contains(&migration.name) {
             session
                 .batch("migrate", fill(&self.names, migration.sql))
                 .await?;
@@ -253,10 +266,31 @@ impl Outbox {
                 let indexes = self.lane_indexes(session, table.oid).await?;
                 return Ok(indexes.iter().any(LaneIndex::serves));
             }
+            EFFECTS => return self.effects_found(session).await,
             _ => return Ok(false),
         };
         let row = session.fetch_one("migrate", statement(found)).await?;
         get(&row, 0)
+    }
+
+    /// Whether one of the tables for effects is there, and not something else's.
+    async fn effects_found(&self, session: &mut Session) -> Result<bool, DbError> {
+        let mut found = false;
+        for effects in Effects::ALL {
+            let table = effects.table(&self.names);
+            match missing_columns(session, &table, effects.columns()).await? {
+                None => {}
+                Some(missing) if missing.is_empty() => found = true,
+                Some(missing) => {
+                    return Err(DbError::table(format!(
+                        "there is a table {table} already, without the columns {}: outboxd's must have this name. \
+                         Rename yours, or give the outbox and them a schema of their own (--table outboxd.outbox)",
+                        missing.join(", ")
+                    )));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Building an index keeps writers out: not on a large table.

@@ -3,6 +3,7 @@
 mod claim;
 pub mod config;
 mod dead;
+mod effects;
 mod error;
 pub mod floors;
 pub mod inspect;
@@ -28,6 +29,7 @@ use std::{
 
 pub use claim::{Claim, Want};
 pub use dead::{Before, Change, Changed, FailedEvent, Filter, State};
+pub use effects::Expired;
 pub use error::DbError;
 use floors::Floors;
 pub use instances::{Registered, Trial};

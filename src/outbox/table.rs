@@ -74,6 +74,11 @@ impl Names {
         self.qualified("_instances")
     }
 
+    /// `"schema"."name"`: quoted, of what the outbox tables of a schema share.
+    pub(super) fn in_schema(&self, name: &str) -> String {
+        format!("{}.{}", self.quoted_schema(), quote_identifier(name))
+    }
+
     /// `"outbox_pending"`: the quoted name, without schema, of what belongs to the table.
     pub(super) fn beside(&self, suffix: &str) -> String {
         quote_identifier(&format!("{}{suffix}", self.table))

@@ -26,6 +26,7 @@ struct Round {
     sampled_at: Option<Instant>,
     sample_took: Duration,
     pruned_at: Option<Instant>,
+    effects_pruned_at: Option<Instant>,
     cursor: PruneCursor,
 }
 
@@ -53,6 +54,12 @@ impl Relay {
                     round.pruned_at = Some(Instant::now() + PRUNE_AGAIN);
                     self.metrics.database_error(error.operation);
                     tracing::warn!(%error, "not pruning: grant DELETE on the outbox, or set --retention 0");
+                }
+                Err(error) if error.operation == "prune_effects" && error.is_privilege() => {
+                    link = None;
+                    round.effects_pruned_at = Some(Instant::now() + PRUNE_AGAIN);
+                    self.metrics.database_error(error.operation);
+                    tracing::warn!(%error, "not cleaning inbox and idempotency_keys: grant select, delete, update (expires_at) on both");
                 }
                 Err(error) => {
                     link = None;
@@ -89,13 +96,14 @@ impl Relay {
                 .await?;
             round.heartbeat_at = Some(Instant::now());
         }
-        let Some(retention) = self.settings.retention else {
-            return Ok(());
-        };
-        if is_due(round.pruned_at, PRUNE_EVERY)
+        if let Some(retention) = self.settings.retention
+            && is_due(round.pruned_at, PRUNE_EVERY)
             && !self.prune(link, &mut round.cursor, retention).await?
         {
             round.pruned_at = Some(Instant::now());
+        }
+        if is_due(round.effects_pruned_at, PRUNE_EVERY) && !self.prune_effects(link).await? {
+            round.effects_pruned_at = Some(Instant::now());
         }
         Ok(())
     }
@@ -126,6 +134,20 @@ impl Relay {
             self.metrics.pruned("outbox", step.events);
             self.metrics.pruned("outbox_failures", step.failures);
             if !step.more {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The same for inbox entries and idempotency keys that have expired.
+    async fn prune_effects(&self, link: &mut Link) -> Result<bool, DbError> {
+        let started = Instant::now();
+        while started.elapsed() < PRUNING {
+            let expired = self.outbox.prune_effects(link).await?;
+            self.metrics.pruned("idempotency_keys", expired.keys);
+            self.metrics.pruned("inbox", expired.inbox);
+            if !expired.more {
                 return Ok(false);
             }
         }

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Real servers for the tests: PostgreSQL, Kafka, RabbitMQ and PgBouncer, on 127.0.0.1, without
+# Real servers for the tests: PostgreSQL, Kafka, RabbitMQ, PgBouncer and Redis, on 127.0.0.1, without
 # containers. One state folder ($SERVICES_DIR, default <project>/.services) is one independent set:
 # own ports, own data, own processes.
 set -euo pipefail
 
 usage() {
     cat >&2 <<'EOF'
-usage: services.sh up [postgres|kafka|rabbitmq|pgbouncer]...   install what is missing, start, wait until they answer
+usage: services.sh up [postgres|kafka|rabbitmq|pgbouncer|redis]...   install what is missing, start, wait until they answer
        services.sh env                   print export lines (TEST_POSTGRES_URL, ...) for a shell to eval
        services.sh status                a line for each server
        services.sh stop|start|kill NAME  an outage: same ports and data afterwards (kill is SIGKILL)
@@ -26,8 +26,8 @@ root=$(cd "$here/../.." && pwd -P)
 dir=$(realpath -m -- "${SERVICES_DIR:-$root/.services}")
 cache=$(realpath -m -- "${SERVICES_CACHE:-$root/.services/cache}")
 data=/dev/null # where the servers keep their files: see find_state
-port=0         # first of this set's twelve ports
-all=(postgres kafka rabbitmq pgbouncer)
+port=0         # first of this set's thirteen ports
+all=(postgres kafka rabbitmq pgbouncer redis)
 
 # The caller's settings for some other server are not ours, and neither are its open files: a
 # server that kept a pipe of the caller open would keep the caller waiting.
@@ -141,7 +141,7 @@ make_state() {
     local tries offset
     for tries in {1..500}; do
         port=$((20000 + RANDOM % 600 * 20)) # below the kernel's own range for outgoing connections
-        for offset in {0..11}; do
+        for offset in {0..12}; do
             if (exec 3<>"/dev/tcp/127.0.0.1/$((port + offset))") 2>/dev/null; then continue 2; fi
         done
         data=/var/tmp/outboxd-services-$port
@@ -183,7 +183,7 @@ make_tls() {
 # --- packages ----------------------------------------------------------------------------------
 
 install_missing() { # NAME...
-    local want=(build-essential pkg-config libssl-dev zlib1g-dev openssl) missing=() package name have
+    local want=(build-essential pkg-config libssl-dev zlib1g-dev openssl python3-psycopg python3-pika) missing=() package name have
     for name in "$@"; do
         case $name in
         postgres) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql) ;;
@@ -192,6 +192,7 @@ install_missing() { # NAME...
             command -v pgbouncer >/dev/null || missing+=(pgbouncer)
             command -v psql >/dev/null || missing+=(postgresql-client)
             ;;
+        redis) command -v redis-server >/dev/null || missing+=(redis-server) ;;
         kafka)
             command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
             [[ -d $(kafka_home) ]] || command -v mvn >/dev/null || missing+=(maven)
@@ -225,6 +226,7 @@ url_variable() {
     kafka) echo TEST_KAFKA_BROKERS ;;
     rabbitmq) echo TEST_RABBITMQ_URL ;;
     pgbouncer) echo TEST_PGBOUNCER_URL ;;
+    redis) echo TEST_REDIS_URL ;;
     *) usage ;;
     esac
 }
@@ -348,6 +350,8 @@ environment() {
 . "$here/rabbitmq.sh"
 # shellcheck source=pgbouncer.sh
 . "$here/pgbouncer.sh"
+# shellcheck source=redis.sh
+. "$here/redis.sh"
 
 # As many open files as allowed, but Erlang makes a table of that size.
 limit=$(ulimit -Hn)

@@ -18,6 +18,7 @@ impl Inspection<'_> {
         for (table, _) in self.outbox.own_tables() {
             self.own_privileges(&table, &role).await?;
         }
+        self.effects_privileges(&role).await?;
         if self.findings.len() == before {
             self.ok(
                 "privileges",
@@ -114,6 +115,26 @@ impl Inspection<'_> {
                 format!("{missing} on {table}"),
                 format!("grant {missing} on {table} to {role}"),
             );
+        }
+        Ok(())
+    }
+
+    /// Without them expired idempotency keys and inbox entries stay; delivery is none the worse.
+    async fn effects_privileges(&mut self, role: &str) -> Result<(), DbError> {
+        for effects in self.outbox.effects(&mut self.session).await? {
+            let table = effects.table(&self.outbox.names);
+            let may = format!(
+                "select has_table_privilege({name}, 'select') and has_table_privilege({name}, 'delete')
+                    and has_column_privilege({name}, 'expires_at', 'update')",
+                name = quote_literal(&table)
+            );
+            if !self.holds(may).await? {
+                self.warn(
+                    "effects",
+                    format!("this role may not delete what has expired in {table}"),
+                    format!("grant select, delete, update (expires_at) on {table} to {role}"),
+                );
+            }
         }
         Ok(())
     }
