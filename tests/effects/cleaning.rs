@@ -1,0 +1,175 @@
+//! Cleaning: what has expired goes, and nothing else.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use sqlx::Connection as _;
+
+use crate::{
+    common::{
+        relay::{Relay, outboxd, until},
+        unique,
+    },
+    lab::{Outcome, accept, begin, complete, database, effect, response},
+};
+
+const EXPIRED: &str = "
+    insert into idempotency_keys (scope, key, request_hash, locked_until, expires_at, status)
+        select 'u', 'old-' || n, 'h', now() - interval '2 days', now() - interval '1 second', 200 from generate_series(1, 5000) n;
+    insert into inbox select 'payments', 'old-' || n, now() - interval '1 second' from generate_series(1, 5000) n";
+
+/// Left of what [`EXPIRED`] put there.
+const OLD: &str = "select (select count(*) from idempotency_keys where key like 'old%')
+                        + (select count(*) from inbox where message_id like 'old%')";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_deletes_what_has_expired_and_counts_it_even_if_it_keeps_published_rows() {
+    let database = database().await;
+    let connection = &mut database.connect().await;
+    database.execute(EXPIRED).await;
+    let token = begin(connection, "young", "h", 30.0).await.token();
+    effect(connection, "young", token).await.unwrap();
+    let open = begin(connection, "open", "h", 0.001).await.token();
+    assert!(accept(connection, "young").await.unwrap());
+    let flags = [
+        "--database-url",
+        &database.url,
+        "--sink",
+        "stdout",
+        "--retention",
+        "0",
+    ];
+    let relay = Relay::run(&flags).ready().await;
+    until("what has expired is gone", || async {
+        database.number(OLD).await == 0
+    })
+    .await;
+    until("both are counted", || async {
+        let metrics = relay.metrics().await;
+        ["idempotency_keys", "inbox"]
+            .iter()
+            .all(|table| metrics[&format!("outboxd_pruned_total{{table=\"{table}\"}}")] >= 5000.0)
+    })
+    .await;
+    assert_eq!(begin(connection, "young", "h", 30.0).await, response());
+    assert!(!accept(connection, "young").await.unwrap());
+    effect(connection, "open", open).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_somebody_uses_at_the_moment_is_left_and_nobody_waited_for() {
+    let database = database().await;
+    let connection = &mut database.connect().await;
+    database.execute(EXPIRED).await;
+    let late = begin(connection, "late", "h", 0.001).await.token();
+    database
+        .execute(
+            "update idempotency_keys set expires_at = now() - interval '1 hour' where key = 'late'",
+        )
+        .await;
+    let mut transaction = connection.begin().await.unwrap();
+    complete(&mut transaction, late).await.unwrap();
+    let (code, _, stderr) = outboxd(&["prune", "--database-url", &database.url]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stderr.contains("5000 expired idempotency keys and 5000 expired inbox entries"),
+        "{stderr}"
+    );
+    transaction.commit().await.unwrap();
+    let left = "select count(*) from idempotency_keys where key = 'late' and status = 201";
+    assert_eq!(database.number(left).await, 1);
+}
+
+/// Keys expire at once and are begun again by many while cleaners run: each time exactly one may go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cleaning_under_load_loses_no_key_that_is_begun_anew() {
+    let database = Arc::new(database().await);
+    let done = Arc::new(AtomicBool::new(false));
+    let cleaner = {
+        let (done, url) = (Arc::clone(&done), database.url.clone());
+        tokio::task::spawn_blocking(move || {
+            while !done.load(Ordering::Relaxed) {
+                let (code, _, stderr) = outboxd(&["prune", "--database-url", &url]);
+                assert_eq!(code, 0, "{stderr}");
+            }
+        })
+    };
+    let connection = &mut database.connect().await;
+    for round in 0..300 {
+        let key = unique("k");
+        let expired =
+            "insert into idempotency_keys (scope, key, request_hash, locked_until, expires_at)
+             values ('u', $1, 'old', now(), now())";
+        let query = sqlx::query(expired).bind(&key);
+        query.execute(&mut *connection).await.unwrap();
+        // The cleaner may have the row at this very moment.
+        let token = loop {
+            match begin(connection, &key, "h", 30.0).await {
+                Outcome::Started(token) => break token,
+                Outcome::InProgress => {}
+                other => panic!("round {round}: {other:?}"),
+            }
+        };
+        assert_eq!(
+            begin(connection, &key, "h", 30.0).await,
+            Outcome::InProgress
+        );
+        effect(connection, &key, token).await.unwrap();
+        assert_eq!(begin(connection, &key, "h", 30.0).await, response());
+    }
+    done.store(true, Ordering::Relaxed);
+    cleaner.await.unwrap();
+    assert_eq!(database.number("select count(*) from effects").await, 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_grants_delivery_goes_on_and_check_names_them() {
+    let database = database().await;
+    let role = unique("relay").replace('-', "_");
+    database
+        .execute(&format!(
+            "create role {role} login password 'x'; grant usage on schema public to {role};
+             grant select, update (published_at), delete on outbox to {role};
+             grant select, insert, update, delete on outbox_failures, outbox_instances to {role}"
+        ))
+        .await;
+    database.execute(EXPIRED).await;
+    let url = database
+        .url
+        .replacen("postgres:postgres@", &format!("{role}:x@"), 1);
+    let arguments = ["--database-url", &url, "--sink", "stdout"];
+    let relay = Relay::run(&arguments).ready().await;
+    until("it says what it may not", || async {
+        relay
+            .log()
+            .contains("grant select, delete, update (expires_at)")
+    })
+    .await;
+    database.insert("orders", 10, 1).await;
+    until("events are published", || async {
+        database.pending().await == 0
+    })
+    .await;
+    let (code, stdout, _) = outboxd(&[&["check"], &arguments[..]].concat());
+    assert_eq!(code, 0, "a warning: {stdout}");
+    let grants = ["idempotency_keys", "inbox"].map(|table| {
+        format!(r#"grant select, delete, update (expires_at) on "public"."{table}" to "{role}""#)
+    });
+    for grant in grants {
+        assert!(stdout.contains(&grant), "{grant}: {stdout}");
+        database.execute(&grant).await;
+    }
+    let (_, stdout, _) = outboxd(&[&["check"], &arguments[..]].concat());
+    assert!(!stdout.contains("expires_at"), "{stdout}");
+    relay.stop().await;
+    let _relay = Relay::run(&arguments).ready().await;
+    until("what has expired is gone", || async {
+        database.number(OLD).await == 0
+    })
+    .await;
+    database
+        .execute(&format!("drop owned by {role}; drop role {role}"))
+        .await;
+}
