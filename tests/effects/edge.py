@@ -38,7 +38,8 @@ class Edge(BaseHTTPRequestHandler):
 
 
 def order_once(database, user, key, body):
-    cents = int(json.loads(body)["cents"])  # before a key is taken
+    wanted = json.loads(body)
+    item, cents = str(wanted["item"]), int(wanted["cents"])  # before a key is taken
     request = hashlib.sha256(b"POST /orders\n" + body).hexdigest()
     begin = "select * from idempotency_begin(%s, %s, %s, %s::interval, '24 hours')"
     outcome, token, status, headers, stored = database.execute(begin, [user, key, request, LOCK_FOR]).fetchone()
@@ -50,7 +51,7 @@ def order_once(database, user, key, body):
         return status, headers | {"Idempotency-Replayed": "true"}, stored
     try:
         with database.transaction():
-            headers, response = place_order(database, user, cents)
+            headers, response = place_order(database, user, item, cents)
             database.execute("select idempotency_complete(%s, %s, %s, %s)", [token, 201, Jsonb(headers), response])
         return 201, headers, response
     except psycopg.Error as error:
@@ -60,12 +61,12 @@ def order_once(database, user, key, body):
         return 503, {"Retry-After": "1"}, b"try again"
 
 
-def place_order(database, user, cents):
-    insert = "insert into orders (user_name, cents) values (%s, %s) returning id"
-    order = database.execute(insert, [user, cents]).fetchone()[0]
+def place_order(database, user, item, cents):
+    insert = "insert into orders (customer, item, cents) values (%s, %s, %s) returning id"
+    order = database.execute(insert, [user, item, cents]).fetchone()[0]
     event = """insert into outbox (aggregate_type, aggregate_id, event_type, payload)
                values ('orders', %s, 'OrderPlaced', %s)"""
-    database.execute(event, [f"order-{order}", Jsonb({"order": order, "cents": cents})])
+    database.execute(event, [f"order-{order}", Jsonb({"order": order, "user": user, "cents": cents})])
     return {"Location": f"/orders/{order}"}, json.dumps({"order": order}).encode()
 
 

@@ -150,7 +150,11 @@ async fn order_at_last(port: u16, key: &str, cents: u32) -> Answer {
     }
 }
 
-/// The shop's table, as either program writes it.
+/// As the example's service makes it.
+const ORDERS: &str = "create table orders (id bigint generated always as identity primary key,
+    customer text not null, item text not null, cents bigint not null)";
+
+/// The shop's tables.
 async fn shop() -> Arc<Database> {
     let database = database().await;
     database.execute(ORDERS).await;
@@ -167,7 +171,7 @@ async fn orders(database: &Database) -> (i64, i64) {
 
 async fn a_request_without_a_key_is_refused(program: Program) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30 s").await;
+    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30s").await;
     let body = r#"{"item":"book","cents":5}"#;
     let refused = request(edge.port, "POST", "/orders", &[("X-User", "ann")], body).await;
     assert_eq!(refused.unwrap().status, 400);
@@ -176,7 +180,7 @@ async fn a_request_without_a_key_is_refused(program: Program) {
 
 async fn a_retry_hears_the_same_response(program: Program) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30 s").await;
+    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30s").await;
     let key = unique("key");
     let first = edge.order(&key, 5).await.unwrap();
     assert_eq!(first.status, 201, "{first:?}");
@@ -192,7 +196,7 @@ async fn a_retry_hears_the_same_response(program: Program) {
 
 async fn a_key_belongs_to_its_user_and_its_request(program: Program) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30 s").await;
+    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30s").await;
     let key = unique("key");
     assert_eq!(edge.order(&key, 5).await.unwrap().status, 201);
     assert_eq!(edge.order(&key, 6).await.unwrap().status, 422);
@@ -203,7 +207,7 @@ async fn a_key_belongs_to_its_user_and_its_request(program: Program) {
 
 async fn of_200_at_once_one_is_started(program: Program) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30 s").await;
+    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30s").await;
     let (port, key) = (edge.port, unique("key"));
     let mut all = JoinSet::new();
     for _ in 0..200 {
@@ -226,7 +230,7 @@ async fn of_200_at_once_one_is_started(program: Program) {
 
 async fn a_failed_effect_may_be_retried_at_once(program: Program) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "1 h").await;
+    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "1h").await;
     let key = unique("key");
     database.execute("alter table outbox rename to away").await;
     assert_eq!(edge.order(&key, 5).await.unwrap().status, 503);
@@ -238,8 +242,8 @@ async fn a_failed_effect_may_be_retried_at_once(program: Program) {
 async fn a_holder_killed_in_mid_request_is_taken_over_once(program: Program) {
     let database = shop().await;
     let redis = env("TEST_REDIS_URL");
-    let mut killed = Edge::start(program, &database, &redis, "3 s").await;
-    let edge = Edge::start(program, &database, &redis, "3 s").await;
+    let mut killed = Edge::start(program, &database, &redis, "3s").await;
+    let edge = Edge::start(program, &database, &redis, "3s").await;
     let (port, key) = (killed.port, unique("key"));
     let mut held = database.connect().await;
     let lock = "begin; lock table outbox in exclusive mode";
@@ -304,7 +308,7 @@ async fn with_redis_going_down_in_the_middle_one_is_started_and_the_rest_goes_on
     let services = PrivateServices::up(&["redis"]);
     let redis = services.env("TEST_REDIS_URL");
     let database = shop().await;
-    let edge = Edge::start(Program::ServiceWithRedis, &database, &redis, "30 s").await;
+    let edge = Edge::start(Program::ServiceWithRedis, &database, &redis, "30s").await;
     let port = edge.port;
     let mut all = JoinSet::new();
     for number in 0..400 {
@@ -329,7 +333,7 @@ async fn with_redis_going_down_in_the_middle_one_is_started_and_the_rest_goes_on
 async fn with_redis_away_from_the_start_the_service_serves() {
     let nowhere = "redis://127.0.0.1:1";
     let database = shop().await;
-    let edge = Edge::start(Program::ServiceWithRedis, &database, nowhere, "30 s").await;
+    let edge = Edge::start(Program::ServiceWithRedis, &database, nowhere, "30s").await;
     let first = edge.order("key", 5).await.unwrap();
     assert_eq!(first.status, 201);
     let again = edge.order("key", 5).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
@@ -226,6 +226,23 @@ async fn senseless_arguments_are_refused() {
             ["23502", "22004"].contains(&code(refused).as_str()),
             "{call}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_late_completion_and_a_take_over_at_once_one_succeeds() {
+    let database = database().await;
+    let (mut holder, mut heir) = (database.connect().await, database.connect().await);
+    for round in 0..500 {
+        let key = round.to_string();
+        let token = begin(&mut holder, &key, "h", 0.001).await.token();
+        heir.execute("select pg_sleep(0.001)").await.unwrap();
+        let (completed, heard) = tokio::join!(
+            complete(&mut holder, token),
+            begin(&mut heir, &key, "h", 30.0)
+        );
+        let taken_over = matches!(heard, Outcome::Started(_));
+        assert_ne!(completed.is_ok(), taken_over, "{completed:?} {heard:?}");
     }
 }
 

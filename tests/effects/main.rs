@@ -10,6 +10,8 @@
 mod common;
 
 mod cleaning;
+mod consumers;
+mod edges;
 mod inbox;
 mod keys;
 mod lab;
