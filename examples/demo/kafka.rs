@@ -1,11 +1,9 @@
-//! Kafka as an operator and a consumer see it.
+//! Kafka as a consumer sees it.
 
 use std::time::Duration;
 
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
+    Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::Headers,
@@ -14,56 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Failure,
-    broker::{Arrival, Arrivals},
+    common::kafka,
+    consumer::{Arrival, Arrivals},
 };
-
-const PARTITIONS: i32 = 4;
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Makes a topic.
-pub async fn create(brokers: &str, topic: &str) -> Result<(), Failure> {
-    let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
-    let created = admin(brokers)?.create_topics(&[new], &options()).await?;
-    all_done(created)
-}
-
-/// Removes a topic.
-pub async fn delete(brokers: &str, topic: &str) -> Result<(), Failure> {
-    let deleted = admin(brokers)?.delete_topics(&[topic], &options()).await?;
-    all_done(deleted)
-}
-
-fn admin(brokers: &str) -> Result<AdminClient<DefaultClientContext>, Failure> {
-    Ok(client(brokers).create()?)
-}
-
-fn client(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers);
-    config
-}
-
-fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(PATIENCE))
-        .operation_timeout(Some(PATIENCE))
-}
-
-fn all_done(results: Vec<rdkafka::admin::TopicResult>) -> Result<(), Failure> {
-    for result in results {
-        result.map_err(|(topic, error)| format!("Kafka topic {topic}: {error}"))?;
-    }
-    Ok(())
-}
 
 /// A consumer of all partitions, from their beginning.
 pub fn consumer(brokers: &str, topic: &str) -> Result<BaseConsumer, Failure> {
-    let mut config = client(brokers);
+    let mut config = kafka::client(brokers);
     config.set("group.id", topic);
     config.set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create()?;
     let mut partitions = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
+    for partition in 0..kafka::PARTITIONS {
         partitions.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&partitions)?;

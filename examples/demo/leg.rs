@@ -8,14 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 use url::Url;
 
 use crate::{
     Failure,
-    broker::{Broker, Consumer},
-    relay::{self, Metrics, Relay},
+    common::{
+        broker::Broker,
+        database,
+        relay::{self, Metrics, Relay},
+    },
+    consumer::{Consumer, consume},
     shop::{self, Counts, Traffic},
     verdict::Verdict,
 };
@@ -62,9 +66,7 @@ impl Leg {
     }
 
     fn database_url(&self) -> String {
-        let mut url = self.server_url.clone();
-        url.set_path(&self.database);
-        url.into()
+        database::url(&self.server_url, &self.database)
     }
 
     /// Makes database and topic, starts the consumer and the relay.
@@ -74,18 +76,17 @@ impl Leg {
     }
 
     async fn set_up(&self, outboxd: &Path) -> Result<Running<'_>, Failure> {
-        self.administer(format!("create database {}", self.database))
-            .await?;
+        database::create(&self.server_url, &self.database).await?;
         self.broker.create(&self.destination).await?;
         let url = self.database_url();
-        relay::migrate(outboxd, &url)?;
+        relay::migrate(outboxd, &url, &[])?;
         shop::open(&url).await?;
         let counts = Arc::clone(&self.counts);
-        let consumer = self.broker.consume(&self.destination, counts).await?;
+        let consumer = consume(&self.broker, &self.destination, counts).await?;
         let [flag, address] = self.broker.flag();
         let topic = &self.destination;
         let settings = ["--database-url", &url, "--topic", topic, flag, address];
-        let relay = Relay::start(outboxd, &settings, File::create(&self.log)?).await?;
+        let relay = Relay::start(outboxd, &settings, &File::create(&self.log)?).await?;
         Ok(Running {
             leg: self,
             consumer,
@@ -97,18 +98,9 @@ impl Leg {
         format!("{}: {error}", self.broker.title()).into()
     }
 
-    async fn administer(&self, sql: String) -> Result<(), Failure> {
-        let mut connection = PgConnection::connect(self.server_url.as_str()).await?;
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(&mut connection)
-            .await?;
-        Ok(connection.close().await?)
-    }
-
     /// Removes database and topic.
     pub async fn clean_up(&self) -> Result<(), Failure> {
-        let sql = format!("drop database if exists {} with (force)", self.database);
-        let dropped = self.administer(sql).await;
+        let dropped = database::remove(&self.server_url, &self.database).await;
         let deleted = self.broker.delete(&self.destination).await;
         dropped.and(deleted)
     }

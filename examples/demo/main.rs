@@ -4,28 +4,26 @@
 //! to Kafka and one to RabbitMQ. Consumers read everything back meanwhile. What arrived is then held
 //! against the writers' own journal, figure by figure.
 
-mod broker;
+#[path = "../common/mod.rs"]
+mod common;
+mod consumer;
 mod kafka;
 mod leg;
 mod progress;
 mod rabbitmq;
-mod relay;
 mod report;
 mod shop;
 mod verdict;
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::Parser;
 
-use crate::{broker::Broker, leg::Leg, shop::Traffic};
-
-/// What went wrong, in words.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+use crate::{
+    common::{Failure, broker::Broker, relay, suffix, unless_interrupted},
+    leg::Leg,
+    shop::Traffic,
+};
 
 /// Shows outboxd at work: orders committed to PostgreSQL, relayed to Kafka and to RabbitMQ.
 #[derive(Parser)]
@@ -80,19 +78,9 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn unless_interrupted<T>(
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    tokio::select! {
-        result = work => result,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
-    }
-}
-
 impl Demo {
     fn legs(&self) -> [Leg; 2] {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let suffix = format!("{:x}", now.unwrap_or_default().as_millis());
+        let suffix = suffix();
         let brokers = [
             Broker::Kafka(self.kafka_brokers.clone()),
             Broker::Rabbitmq(self.rabbitmq_url.clone()),
@@ -102,7 +90,7 @@ impl Demo {
 
     /// The whole demo; gives what is not as promised.
     async fn show(&self, legs: &[Leg; 2]) -> Result<Vec<String>, Failure> {
-        let outboxd = self.outboxd()?;
+        let outboxd = relay::binary(self.relay.as_deref())?;
         let traffic = Traffic {
             orders: self.orders,
             rate: self.rate,
@@ -125,15 +113,5 @@ impl Demo {
             report::kept(began.elapsed());
         }
         Ok(failures)
-    }
-
-    /// Cargo puts examples into a folder beside the binaries.
-    fn outboxd(&self) -> Result<PathBuf, Failure> {
-        let path = match &self.relay {
-            Some(path) => path.clone(),
-            None => std::env::current_exe()?.with_file_name("../outboxd"),
-        };
-        let found = path.canonicalize();
-        found.map_err(|error| format!("{}: {error}; build it first", path.display()).into())
     }
 }

@@ -1,53 +1,20 @@
-//! RabbitMQ as an operator and a consumer see it.
+//! RabbitMQ as a consumer sees it.
 
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{
-        BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
-    },
+    BasicProperties, Connection,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Failure,
-    broker::{Arrival, Arrivals},
+    common::rabbitmq::connect,
+    consumer::{Arrival, Arrivals},
 };
 
 const PREFETCH: u16 = 500;
-
-/// Makes a quorum queue.
-pub async fn create(url: &str, queue: &str) -> Result<(), Failure> {
-    let (connection, channel) = connect(url).await?;
-    let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
-    let options = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
-    let declared = channel.queue_declare(queue.into(), options, arguments);
-    declared.await?;
-    Ok(connection.close(200, "".into()).await?)
-}
-
-/// Removes a queue.
-pub async fn delete(url: &str, queue: &str) -> Result<(), Failure> {
-    let (connection, channel) = connect(url).await?;
-    let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-    deleted.await?;
-    Ok(connection.close(200, "".into()).await?)
-}
-
-async fn connect(url: &str) -> Result<(Connection, Channel), Failure> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    Ok((connection, channel))
-}
 
 /// Subscribes to a queue.
 pub async fn subscribe(url: &str, queue: &str) -> Result<Subscription, Failure> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    broker::Arrival,
+    consumer::Arrival,
     shop::{Committed, Journal},
 };
 

@@ -3,8 +3,8 @@
 use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
     time::{Duration, Instant},
 };
 
@@ -14,17 +14,25 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::Failure;
+use super::{Failure, program::Program};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Above `--shutdown-timeout`.
-const STOP_TIMEOUT: Duration = Duration::from_secs(45);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the binary is: as said, or beside the folder into which Cargo puts examples.
+pub fn binary(said: Option<&Path>) -> Result<PathBuf, Failure> {
+    let path = match said {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()?.with_file_name("../outboxd"),
+    };
+    let found = path.canonicalize();
+    found.map_err(|error| format!("{}: {error}; build it first", path.display()).into())
+}
 
 /// A command of outboxd, without what the caller's environment would set.
 fn outboxd(binary: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary);
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OUTBOXD_") {
             command.env_remove(name);
@@ -33,9 +41,9 @@ fn outboxd(binary: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// `outboxd migrate`.
-pub fn migrate(binary: &Path, database_url: &str) -> Result<(), Failure> {
-    let arguments = ["migrate", "--database-url", database_url];
+/// `outboxd migrate`, with more arguments.
+pub fn migrate(binary: &Path, database_url: &str, more: &[&str]) -> Result<(), Failure> {
+    let arguments = [&["migrate", "--database-url", database_url], more].concat();
     let output = outboxd(binary, &arguments).output()?;
     if output.status.success() {
         return Ok(());
@@ -46,23 +54,20 @@ pub fn migrate(binary: &Path, database_url: &str) -> Result<(), Failure> {
 
 /// A running relay; killed when dropped.
 pub struct Relay {
-    child: Child,
+    program: Program,
     address: SocketAddr,
 }
 
 impl Relay {
     /// `outboxd run`, until it is ready.
-    pub async fn start(binary: &Path, settings: &[&str], log: File) -> Result<Self, Failure> {
+    pub async fn start(binary: &Path, settings: &[&str], log: &File) -> Result<Self, Failure> {
         // Free now; should someone else take it in the next millisecond, the relay says so and ends.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let listen = address.to_string();
         let common = ["--listen", &listen, "--log-format", "json"];
         let arguments = [&["run"], settings, &common].concat();
-        let child = outboxd(binary, &arguments)
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let mut relay = Self { child, address };
+        let program = Program::start("relay", &mut outboxd(binary, &arguments), log)?;
+        let mut relay = Self { program, address };
         relay.ready().await?;
         Ok(relay)
     }
@@ -85,10 +90,7 @@ impl Relay {
 
     /// An error, if it does not.
     pub fn still_runs(&mut self) -> Result<(), Failure> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => Err(format!("the relay ended by itself: {status}").into()),
-        }
+        self.program.still_runs()
     }
 
     /// `GET /metrics`.
@@ -119,31 +121,8 @@ impl Relay {
     }
 
     /// SIGTERM; gives how it ended.
-    pub async fn stop(mut self) -> Result<ExitStatus, Failure> {
-        let pid = self.child.id().to_string();
-        // The shell's own kill: a small Debian has no other.
-        let told = Command::new("sh")
-            .args(["-c", "kill -TERM \"$0\"", &pid])
-            .status()?;
-        if !told.success() {
-            return Err("the relay has gone before it was told to stop".into());
-        }
-        let began = Instant::now();
-        while began.elapsed() < STOP_TIMEOUT {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        Err(format!("the relay still runs {STOP_TIMEOUT:?} after SIGTERM").into())
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        // An error means that it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub async fn stop(self) -> Result<ExitStatus, Failure> {
+        self.program.stop().await
     }
 }
 
