@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failed, exit, settings};
-use crate::outbox::{Expired, PruneCursor, config::ServerArgs};
+use crate::outbox::{DbError, Expired, Link, Outbox, PruneCursor, Step, config::ServerArgs};
 
 /// Delete published rows past retention
 ///
@@ -42,49 +42,71 @@ impl PruneArgs {
         })?;
         let outbox = config.outbox_for_command("prune");
         let mut link = outbox.link().await?;
-        let mut cursor = PruneCursor::default();
         let bar = spinner();
-        let (mut rows, mut failures) = (0, 0);
-        loop {
-            let step = outbox.prune_step(&mut link, &mut cursor, retention).await?;
-            if step.elsewhere {
-                bar.finish_and_clear();
-                let table = config.names.display();
-                return Err(Failed::new(
-                    exit::FAILURE,
-                    format!("another outboxd prunes {table} at this moment: try again"),
-                ));
-            }
-            rows += step.events;
-            failures += step.failures;
-            bar.set_position(rows);
-            if !step.more {
-                break;
-            }
-        }
-        let mut expired = Expired::default();
-        loop {
-            let step = outbox.prune_effects(&mut link).await?;
-            expired.keys += step.keys;
-            expired.inbox += step.inbox;
-            bar.set_position(rows + expired.keys + expired.inbox);
-            if !step.more {
-                break;
-            }
-        }
+        let published = prune_published(&outbox, &mut link, retention, &bar).await?;
+        let expired = prune_expired(&outbox, &mut link, &bar).await?;
         bar.finish_and_clear();
+        let table = config.names.display();
+        let Some(published) = published else {
+            return Err(Failed::new(
+                exit::FAILURE,
+                format!("another outboxd prunes {table} at this moment: try again"),
+            ));
+        };
         if expired != Expired::default() {
+            let Expired { keys, inbox, .. } = expired;
             eprintln!(
-                "outboxd: deleted {} expired idempotency keys and {} expired inbox entries",
-                expired.keys, expired.inbox
+                "outboxd: deleted {keys} expired idempotency keys and {inbox} expired inbox entries"
             );
         }
+        let Step {
+            events, failures, ..
+        } = published;
         eprintln!(
-            "outboxd: deleted {rows} published rows of {} and {failures} failures without an event",
-            config.names.display()
+            "outboxd: deleted {events} published rows of {table} and {failures} failures without an event"
         );
         link.session.close().await;
         Ok(())
+    }
+}
+
+/// `None` while somebody else does it.
+async fn prune_published(
+    outbox: &Outbox,
+    link: &mut Link,
+    retention: Duration,
+    bar: &ProgressBar,
+) -> Result<Option<Step>, DbError> {
+    let mut cursor = PruneCursor::default();
+    let mut all = Step::default();
+    loop {
+        let step = outbox.prune_step(link, &mut cursor, retention).await?;
+        if step.elsewhere {
+            return Ok(None);
+        }
+        all.events += step.events;
+        all.failures += step.failures;
+        bar.inc(step.events);
+        if !step.more {
+            return Ok(Some(all));
+        }
+    }
+}
+
+async fn prune_expired(
+    outbox: &Outbox,
+    link: &mut Link,
+    bar: &ProgressBar,
+) -> Result<Expired, DbError> {
+    let mut all = Expired::default();
+    loop {
+        let step = outbox.prune_effects(link).await?;
+        all.keys += step.keys;
+        all.inbox += step.inbox;
+        bar.inc(step.keys + step.inbox);
+        if !step.more {
+            return Ok(all);
+        }
     }
 }
 

@@ -104,6 +104,7 @@ impl Outbox {
         let mut expired = Expired::default();
         for effects in self.effects(session).await? {
             let table = effects.table(&self.names);
+            // Asked twice: also of the row as it is when it is deleted.
             let sql = format!(
                 "delete from {table} where expires_at < now() and ctid = any(array(
                    select ctid from {table} where expires_at < now() order by expires_at limit $1 for update skip locked))"

@@ -10,7 +10,6 @@ use crate::{
         broker::{Broker, Kind},
         database::Database,
         relay::{outboxd, until},
-        unique,
     },
     edges::example,
     lab::database,

@@ -62,7 +62,30 @@ async fn a_table_of_something_else_is_neither_adopted_nor_cleaned() {
     );
     assert_eq!(database.number(FUNCTIONS).await, 0);
     assert_eq!(migrate(&database, &[]).0, 0);
+    assert_eq!(left_by_prune(&database).await, 1);
+    // Whoever applies the SQL by other means is not asked; but it is theirs all the same.
+    let script = outboxd(&["migrate", "--print", "--with", "effects"]).1;
+    database.execute(&script).await;
+    assert_eq!(database.number(FUNCTIONS).await, 4);
+    assert_eq!(left_by_prune(&database).await, 1);
+}
+
+#[tokio::test]
+async fn a_table_like_ours_without_our_function_is_not_cleaned() {
+    let database = database().await;
+    let expired = "insert into inbox values ('c', 'm', '2020-01-01')";
+    database.execute(expired).await;
+    database.execute("drop function inbox_accept").await;
+    assert_eq!(left_by_prune(&database).await, 1);
+    assert_eq!(
+        migrate(&database, &["--with", "effects", "--table", "second"]).0,
+        0
+    );
+    assert_eq!(left_by_prune(&database).await, 0);
+}
+
+async fn left_by_prune(database: &Database) -> i64 {
     let (code, _, stderr) = outboxd(&["prune", "--database-url", &database.url]);
     assert_eq!(code, 0, "{stderr}");
-    assert_eq!(database.number("select count(*) from inbox").await, 1);
+    database.number("select count(*) from inbox").await
 }
