@@ -166,7 +166,7 @@ async fn place_order(
         }
         Err(problem) => Err(problem),
     };
-    answered.unwrap_or_else(|problem| problem.response())
+    answered.unwrap_or_else(Problem::response)
 }
 
 /// What the client wants, before any key is taken: a request that is wrong in itself costs none.

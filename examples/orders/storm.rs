@@ -63,10 +63,8 @@ enum Only {
 impl StormArgs {
     /// The whole storm; fails when a number is wrong.
     pub async fn run(self) -> ExitCode {
-        let wrong = match unless_interrupted(Box::pin(self.rage())).await {
-            Ok(wrong) => wrong,
-            Err(error) => vec![error.to_string()],
-        };
+        let wrong = self.rage().await;
+        let wrong = wrong.unwrap_or_else(|error| vec![error.to_string()]);
         if wrong.is_empty() {
             return ExitCode::SUCCESS;
         }
@@ -85,7 +83,7 @@ impl StormArgs {
         let began = Instant::now();
         let (mut figures, mut wrong) = (Vec::new(), Vec::new());
         for leg in self.legs(seed)? {
-            let outcome = leg.run(&binaries).await;
+            let outcome = unless_interrupted(Box::pin(leg.run(&binaries))).await;
             let removed = leg.clean_up().await;
             leg.close_logs(outcome.as_ref().is_ok_and(|of| of.wrong().is_empty()));
             let outcome = outcome.map_err(|error| format!("{}: {error}", leg.title()))?;

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use lapin::{
     Connection, ConnectionProperties,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
+    types::{FieldTable, ShortString},
 };
 use tokio::time::sleep;
 
@@ -50,7 +50,7 @@ async fn read(url: &str, queue: &str, payments: &Payments) -> Result<(), Failure
         };
         let message = message.ok_or("the queue has been deleted")??;
         let id = message.properties.message_id().as_ref();
-        let id = id.map(|id| id.as_str());
+        let id = id.map(ShortString::as_str);
         if payments.settle(id, &message.data).await {
             message.ack(BasicAckOptions::default()).await?;
         }

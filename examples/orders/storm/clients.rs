@@ -28,7 +28,7 @@ const THROWN_AWAY_PERCENT: u32 = 40;
 /// A client in the field would heed Retry-After.
 const PAUSE: std::ops::Range<u64> = 20..150;
 /// No client asks for longer than that.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What was sent and heard.
 #[derive(Default)]

@@ -21,7 +21,7 @@ use super::{
 use crate::common::{Failure, broker::Broker, database, relay};
 
 /// How long to wait when nothing moves any more.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// So long nothing must move before all is taken to be over.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -106,7 +106,7 @@ impl Leg {
         let verdict = Verdict::new(
             clients.intents(),
             &answers,
-            figures::books(&pool).await?,
+            &figures::books(&pool).await?,
             depth.left,
         );
         let figures = Figures {

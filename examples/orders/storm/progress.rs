@@ -13,13 +13,13 @@ use super::clients::Counts;
 
 /// Shown until it is dropped.
 pub struct Progress {
-    shows: JoinHandle<()>,
+    task: JoinHandle<()>,
     bar: ProgressBar,
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.shows.abort();
+        self.task.abort();
         self.bar.finish_and_clear();
     }
 }
@@ -37,7 +37,7 @@ pub fn show(title: &'static str, counts: Arc<Counts>, intents: u32) -> Progress 
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(title);
     let shown = bar.clone();
-    let shows = tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let pause = if shown.is_hidden() { 10_000 } else { 100 };
         let mut turns = interval(Duration::from_millis(pause));
         turns.tick().await;
@@ -55,5 +55,5 @@ pub fn show(title: &'static str, counts: Arc<Counts>, intents: u32) -> Progress 
             }
         }
     });
-    Progress { shows, bar }
+    Progress { task, bar }
 }

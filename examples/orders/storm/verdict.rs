@@ -42,7 +42,7 @@ pub struct Verdict {
 
 impl Verdict {
     /// Compares what was wanted, what was answered, and what is there.
-    pub fn new(intents: &[Intent], answers: &[Vec<Answer>], books: Books, left: u64) -> Self {
+    pub fn new(intents: &[Intent], answers: &[Vec<Answer>], books: &Books, left: u64) -> Self {
         let mut verdict = Self {
             intents: intents.len(),
             orders: books.orders.len(),
@@ -51,7 +51,7 @@ impl Verdict {
             left,
             ..Self::default()
         };
-        verdict.compare_orders(intents, &books);
+        verdict.compare_orders(intents, books);
         for (intent, answers) in intents.iter().zip(answers) {
             verdict.compare_answers(intent, answers);
         }
@@ -196,11 +196,11 @@ mod tests {
     const B: (&str, i64, i64, i64) = ("b", 200, 1, 200);
 
     fn wrong(orders: &[(&str, i64, i64, i64)]) -> Vec<String> {
-        Verdict::new(&intents(), &answers(), books(orders), 0).wrong()
+        Verdict::new(&intents(), &answers(), &books(orders), 0).wrong()
     }
 
     fn wrong_by(answers: &[Vec<Answer>]) -> Vec<String> {
-        Verdict::new(&intents(), answers, books(&[A, B]), 0).wrong()
+        Verdict::new(&intents(), answers, &books(&[A, B]), 0).wrong()
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
     fn nothing_may_be_left() {
         let mut books = books(&[A, B]);
         books.pending_events = 1;
-        let wrong = Verdict::new(&intents(), &answers(), books, 2).wrong();
+        let wrong = Verdict::new(&intents(), &answers(), &books, 2).wrong();
         let expected = [
             "events left in the outbox: 1, not 0",
             "messages left in the broker: 2, not 0",
