@@ -145,7 +145,9 @@ impl Service {
             }
             Err(incomplete) => {
                 // The transaction is rolled back: it was dropped.
-                self.store.release(request, token).await?;
+                if let Err(error) = self.store.release(request, token).await {
+                    tracing::warn!(%error, "a key stays taken until its lock runs out");
+                }
                 Err(match incomplete {
                     Incomplete::HeldNoLonger => Problem::InProgress,
                     Incomplete::Database(error) => error.into(),
@@ -164,16 +166,16 @@ async fn place_order(
         // In a task of its own: a client that goes away ends its handler, and would leave the key
         // taken, with nobody to complete or release it.
         Ok((request, order)) => {
-            let begun = Arc::clone(&service);
+            let begun = service.begun.clone();
             let answer = async move { service.answer(request, order).await };
-            begun.begun.spawn(answer).await.unwrap_or_else(|error| {
+            begun.spawn(answer).await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a request failed");
                 Err(Problem::Internal)
             })
         }
         Err(problem) => Err(problem),
     };
-    answered.unwrap_or_else(Problem::response)
+    answered.unwrap_or_else(|problem| problem.response())
 }
 
 /// What the client wants, before any key is taken: a request that is wrong in itself costs none.

@@ -82,12 +82,10 @@ impl Clients {
     pub async fn run(&self) -> Result<Answers, Failure> {
         let next = Arc::new(AtomicUsize::new(0));
         let mut clients = JoinSet::new();
-        for number in 0..CLIENTS {
+        let mut seeds = Rng::with_seed(self.seed);
+        for _ in 0..CLIENTS {
             let (intents, pursuit) = (Arc::clone(&self.intents), Arc::clone(&self.pursuit));
-            let (next, mut rng) = (
-                Arc::clone(&next),
-                Rng::with_seed(self.seed + u64::from(number)),
-            );
+            let (next, mut rng) = (Arc::clone(&next), seeds.fork());
             clients.spawn(async move {
                 let mut answers = Vec::new();
                 loop {
