@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture lint deny services services-down needs
+.PHONY: help demo demo-orders test torture lint deny services services-down needs
 MAKEFLAGS += --no-print-directory
 
 services := tests/services/services.sh
@@ -22,6 +22,10 @@ help: ## this list
 demo: services ## orders from PostgreSQL to Kafka and to RabbitMQ: what was promised and what arrived
 	@cargo build --release --bin outboxd --example demo
 	@$(environment); cargo run --quiet --release --example demo
+
+demo-orders: services ## HTTP orders and their payments, each exactly once under random kills: examples/orders
+	@cargo build --release --bin outboxd --example orders
+	@$(environment); cargo run --quiet --release --example orders -- storm
 
 test: services ## all tests, against real servers, which are left running for the next time
 	@$(environment); log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \

@@ -93,16 +93,8 @@ impl Relay {
         self.program.still_runs()
     }
 
-    /// `GET /metrics`.
-    pub async fn metrics(&self) -> Result<Metrics, Failure> {
-        match self.get("/metrics").await? {
-            (200, text) => Ok(Metrics(text)),
-            (status, text) => Err(format!("/metrics answers {status}: {}", text.trim()).into()),
-        }
-    }
-
-    /// Status and body. The relay closes the connection after its answer.
-    async fn get(&self, path: &str) -> Result<(u16, String), Failure> {
+    /// Status and body of a `GET`. The relay closes the connection after its answer.
+    pub async fn get(&self, path: &str) -> Result<(u16, String), Failure> {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.address
@@ -123,26 +115,5 @@ impl Relay {
     /// SIGTERM; gives how it ended.
     pub async fn stop(self) -> Result<ExitStatus, Failure> {
         self.program.stop().await
-    }
-}
-
-/// What `/metrics` says.
-pub struct Metrics(String);
-
-impl Metrics {
-    /// The lines of a metric, as they are.
-    pub fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.lines().filter(move |line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with([' ', '{']))
-        })
-    }
-
-    /// The sum over the lines of a counter or of a gauge that counts; `None` if it is not there.
-    pub fn count(&self, name: &str) -> Option<usize> {
-        let values = self
-            .lines(name)
-            .map(|line| line.rsplit(' ').next()?.parse().ok());
-        values.reduce(|sum: Option<usize>, value| Some(sum? + value?))?
     }
 }

@@ -17,9 +17,10 @@ use crate::{
     common::{
         broker::Broker,
         database,
-        relay::{self, Metrics, Relay},
+        relay::{self, Relay},
     },
     consumer::{Consumer, consume},
+    metrics::Metrics,
     shop::{self, Counts, Traffic},
     verdict::Verdict,
 };
@@ -174,7 +175,7 @@ impl Running<'_> {
     async fn settled_metrics(&self, committed: usize) -> Result<Metrics, Failure> {
         let began = Instant::now();
         loop {
-            let metrics = self.relay.metrics().await?;
+            let metrics = Metrics::of(&self.relay).await?;
             let settled = metrics.count(PUBLISHED_TOTAL) == Some(committed)
                 && metrics.count(PENDING_EVENTS) == Some(0);
             if settled || began.elapsed() > METRICS_TIMEOUT {

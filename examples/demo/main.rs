@@ -9,6 +9,7 @@ mod common;
 mod consumer;
 mod kafka;
 mod leg;
+mod metrics;
 mod progress;
 mod rabbitmq;
 mod report;

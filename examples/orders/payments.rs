@@ -24,6 +24,7 @@ use crate::{Failure, stop};
 
 /// No unique constraint on the order: a second payment would show, and must not be needed to be refused.
 const TABLE: &str = "
+    set local client_min_messages = warning;
     select pg_advisory_xact_lock(hashtext('payments'));
     create table if not exists payments (
         id bigint generated always as identity primary key,

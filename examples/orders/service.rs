@@ -21,6 +21,7 @@ use axum::{
 use clap::Args;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     Failure, stop,
@@ -77,13 +78,16 @@ impl ServiceArgs {
             store: self.store(&pool)?,
             pool,
             topic: self.topic,
+            begun: TaskTracker::new(),
         });
         let listener = TcpListener::bind(self.listen).await?;
         tracing::info!(listen = %self.listen, "serving");
-        // Requests that were begun are finished first: axum waits for their responses.
-        axum::serve(listener, service.routes())
+        axum::serve(listener, Arc::clone(&service).routes())
             .with_graceful_shutdown(stop.cancelled_owned())
             .await?;
+        // axum waits for its clients only. Those that went away left requests behind.
+        service.begun.close();
+        service.begun.wait().await;
         Ok(())
     }
 
@@ -101,6 +105,8 @@ struct Service {
     pool: PgPool,
     store: AnyStore,
     topic: String,
+    /// Requests that are to be finished, whether or not their clients wait.
+    begun: TaskTracker,
 }
 
 impl Service {
@@ -139,7 +145,9 @@ impl Service {
             }
             Err(incomplete) => {
                 // The transaction is rolled back: it was dropped.
-                self.store.release(request, token).await?;
+                if let Err(error) = self.store.release(request, token).await {
+                    tracing::warn!(%error, "a key stays taken until its lock runs out");
+                }
                 Err(match incomplete {
                     Incomplete::HeldNoLonger => Problem::InProgress,
                     Incomplete::Database(error) => error.into(),
@@ -158,8 +166,9 @@ async fn place_order(
         // In a task of its own: a client that goes away ends its handler, and would leave the key
         // taken, with nobody to complete or release it.
         Ok((request, order)) => {
-            let task = tokio::spawn(async move { service.answer(request, order).await });
-            task.await.unwrap_or_else(|error| {
+            let begun = service.begun.clone();
+            let answer = async move { service.answer(request, order).await };
+            begun.spawn(answer).await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a request failed");
                 Err(Problem::Internal)
             })

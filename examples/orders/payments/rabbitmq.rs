@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::{
-    Connection, ConnectionProperties,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
+    Channel, Connection, ConnectionProperties,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::time::sleep;
 
@@ -33,6 +33,7 @@ pub async fn consume(url: &str, queue: &str, payments: &Payments) -> Result<(), 
 async fn read(url: &str, queue: &str, payments: &Payments) -> Result<(), Failure> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
+    declare(&channel, queue).await?;
     let qos = channel.basic_qos(PREFETCH, BasicQosOptions::default());
     qos.await?;
     let mut messages = channel
@@ -50,10 +51,24 @@ async fn read(url: &str, queue: &str, payments: &Payments) -> Result<(), Failure
         };
         let message = message.ok_or("the queue has been deleted")??;
         let id = message.properties.message_id().as_ref();
-        let id = id.map(|id| id.as_str());
+        let id = id.map(ShortString::as_str);
         if payments.settle(id, &message.data).await {
             message.ack(BasicAckOptions::default()).await?;
         }
     }
     Ok(connection.close(200, "".into()).await?)
+}
+
+/// A quorum queue, unless it is there already: the relay waits for it.
+async fn declare(channel: &Channel, queue: &str) -> Result<(), Failure> {
+    let mut arguments = FieldTable::default();
+    let quorum = AMQPValue::LongString("quorum".into());
+    arguments.insert("x-queue-type".into(), quorum);
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare(queue.into(), options, arguments);
+    declared.await?;
+    Ok(())
 }

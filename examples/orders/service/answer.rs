@@ -56,8 +56,8 @@ impl From<sqlx::Error> for Problem {
 
 impl Problem {
     /// As application/problem+json.
-    pub fn response(self) -> Response {
-        let (status, kind, title, detail) = self.describe();
+    pub fn response(&self) -> Response {
+        let ((status, kind, title), detail) = (self.kind(), self.detail());
         let problem = json!({
             "type": format!("/problems/{kind}"),
             "title": title,
@@ -76,67 +76,61 @@ impl Problem {
         response
     }
 
-    /// Status, the last part of the type, title and detail.
-    fn describe(self) -> (StatusCode, &'static str, &'static str, String) {
-        let (status, kind, title, detail) = match self {
-            Self::Body(status, why) => {
-                return (status, "body", "The body is not an order", why);
-            }
-            Self::Unauthenticated => (
-                StatusCode::UNAUTHORIZED,
-                "user",
-                "Nobody is logged in",
-                "X-User must name the user, once.",
-            ),
+    /// Status, the last part of the type, and title.
+    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "user", "Nobody is logged in"),
             Self::KeyMissing => (
                 StatusCode::BAD_REQUEST,
                 "key-missing",
                 "Idempotency-Key is missing",
-                "Send a new unique key with each order, and the same one when you repeat it.",
             ),
-            Self::KeyMalformed(why) => (
+            Self::KeyMalformed(_) => (
                 StatusCode::BAD_REQUEST,
                 "key-malformed",
                 "Idempotency-Key is malformed",
-                why,
             ),
             Self::InProgress => (
                 StatusCode::CONFLICT,
                 "in-progress",
                 "A request is outstanding for this Idempotency-Key",
-                "Repeat the request in a moment.",
             ),
             Self::KeyReused => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "key-reused",
                 "Idempotency-Key is already used",
-                "This key came with another request before: a new order needs a new key.",
             ),
-            Self::NotFound => (
-                StatusCode::NOT_FOUND,
-                "not-found",
-                "Not found",
-                "There are POST /orders and GET /healthz.",
-            ),
+            Self::Body(status, _) => (*status, "body", "The body is not an order"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method",
                 "Method not allowed",
-                "There are POST /orders and GET /healthz.",
             ),
-            Self::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "Not now",
-                "Repeat the request in a moment, with the same key.",
-            ),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not now"),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
                 "Something is broken",
-                "The log of the service says more.",
             ),
-        };
-        (status, kind, title, detail.to_owned())
+        }
+    }
+
+    fn detail(&self) -> &str {
+        match self {
+            Self::Unauthenticated => "X-User must name the user, once.",
+            Self::KeyMissing => {
+                "Send a new unique key with each order, and the same one when you repeat it."
+            }
+            Self::KeyMalformed(why) => why,
+            Self::InProgress => "Repeat the request in a moment.",
+            Self::KeyReused => {
+                "This key came with another request before: a new order needs a new key."
+            }
+            Self::Body(_, why) => why,
+            Self::NotFound | Self::MethodNotAllowed => "There are POST /orders and GET /healthz.",
+            Self::Unavailable => "Repeat the request in a moment, with the same key.",
+            Self::Internal => "The log of the service says more.",
+        }
     }
 }

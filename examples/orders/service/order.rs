@@ -10,6 +10,7 @@ use crate::store::{self, Incomplete, Token};
 
 /// The lock lets services that start together take turns: `if not exists` alone does not.
 const TABLE: &str = "
+    set local client_min_messages = warning;
     select pg_advisory_xact_lock(hashtext('orders'));
     create table if not exists orders (
         id bigint generated always as identity primary key,
