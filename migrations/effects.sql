@@ -10,10 +10,12 @@ create table if not exists {keys} (
     scope text not null,
     -- What the client sent as Idempotency-Key.
     key text not null,
-    -- A hash of the request, by which the same key with another request is told.
+    -- A hash of the request: tells a reused key with another request apart.
     request_hash text not null,
-    -- Who holds the key, or held it last: drawn anew by each take-over, so that a late holder is told.
+    -- The current holder; each take-over draws a new one, so a late holder is refused.
     token bigint generated always as identity unique,
+    -- The holder's transaction, which must not be the effect's.
+    begun_in xid8 not null default pg_current_xact_id(),
     -- Until when a request that has no response yet keeps others off.
     locked_until timestamptz not null,
     -- When the key may be used afresh. Deleted some time afterwards.
@@ -96,14 +98,14 @@ begin
                 return;
             end if;
         end if;
-        -- Expired, or abandoned. A holder who completes it at this moment has the row locked.
+        -- Expired, or abandoned. A holder that completes it at this moment, or the cleaner, has it locked.
         perform from {keys} k where k.token = known.token for update skip locked;
         if not found then
             outcome := 'in_progress';
             return;
         end if;
         update {keys} k
-        set token = default, request_hash = idempotency_begin.request_hash,
+        set token = default, begun_in = default, request_hash = idempotency_begin.request_hash,
             locked_until = clock_timestamp() + lock_for, expires_at = clock_timestamp() + keep_for,
             status = null, headers = null, body = null
         where k.token = known.token and (k.status is null or k.expires_at <= clock_timestamp())
@@ -130,7 +132,7 @@ begin
     set status = idempotency_complete.status, headers = idempotency_complete.headers,
         body = idempotency_complete.body
     where k.token = idempotency_complete.token and k.status is null
-        and k.xmin <> pg_current_xact_id()::xid;
+        and k.begun_in <> pg_current_xact_id();
     if found then
         return;
     end if;
@@ -168,6 +170,9 @@ returns boolean
 language plpgsql as $outboxd$
 #variable_conflict use_column
 begin
+    if keep_for is null or keep_for <= interval '0' then
+        raise exception 'keep_for (%) must be above zero', keep_for using errcode = 'invalid_parameter_value';
+    end if;
     insert into {inbox} (consumer, message_id, expires_at)
     values (inbox_accept.consumer, inbox_accept.message_id, clock_timestamp() + keep_for)
     on conflict (consumer, message_id) do nothing;

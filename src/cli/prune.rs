@@ -44,29 +44,40 @@ impl PruneArgs {
         let mut link = outbox.link().await?;
         let bar = spinner();
         let published = prune_published(&outbox, &mut link, retention, &bar).await?;
-        let expired = prune_expired(&outbox, &mut link, &bar).await?;
-        bar.finish_and_clear();
         let table = config.names.display();
-        let Some(published) = published else {
+        let Some(Step {
+            events, failures, ..
+        }) = published
+        else {
+            bar.finish_and_clear();
             return Err(Failed::new(
                 exit::FAILURE,
                 format!("another outboxd prunes {table} at this moment: try again"),
             ));
         };
-        if expired != Expired::default() {
-            let Expired { keys, inbox, .. } = expired;
+        bar.suspend(|| {
             eprintln!(
-                "outboxd: deleted {keys} expired idempotency keys and {inbox} expired inbox entries"
+                "outboxd: deleted {events} published rows of {table} and {failures} failures without an event"
             );
-        }
-        let Step {
-            events, failures, ..
-        } = published;
-        eprintln!(
-            "outboxd: deleted {events} published rows of {table} and {failures} failures without an event"
-        );
+        });
+        let expired = prune_expired(&outbox, &mut link, &bar).await?;
+        bar.finish_and_clear();
+        say_expired(&expired);
         link.session.close().await;
         Ok(())
+    }
+}
+
+/// Nothing where there is nothing to say: most have no such tables.
+fn say_expired(expired: &Expired) {
+    let Expired { keys, inbox, .. } = expired;
+    if keys + inbox > 0 {
+        eprintln!(
+            "outboxd: deleted {keys} expired idempotency keys and {inbox} expired inbox entries"
+        );
+    }
+    for grant in &expired.grants {
+        eprintln!("outboxd: warning: what has expired stays until you {grant} to this role");
     }
 }
 
@@ -103,6 +114,7 @@ async fn prune_expired(
         let step = outbox.prune_effects(link).await?;
         all.keys += step.keys;
         all.inbox += step.inbox;
+        all.grants = step.grants;
         bar.inc(step.keys + step.inbox);
         if !step.more {
             return Ok(all);

@@ -8,23 +8,24 @@
 //! * An application may have a table `inbox` of its own. Nothing is deleted unless it has our columns
 //!   and our function stands beside it; `migrate` refuses to make ours then.
 
-use super::{DbError, Link, Names, Outbox, Session, session::statement, table::get};
+use super::{
+    DbError, Link, Names, Outbox, Session, session::statement, table::get, verify::missing_columns,
+};
+use crate::template::quote_literal;
 
 /// Rows deleted in one step, of each table: a few milliseconds, so that a request which uses an
 /// expired key at this moment hardly waits.
 const PAGE: i64 = 1_000;
 
-/// The two tables.
+/// One of the two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effects {
-    /// `idempotency_keys`.
-    Keys,
-    /// `inbox`.
+pub(super) enum EffectsTable {
+    IdempotencyKeys,
     Inbox,
 }
 
 /// What one step deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Expired {
     /// Idempotency keys.
     pub keys: u64,
@@ -32,15 +33,17 @@ pub struct Expired {
     pub inbox: u64,
     /// Whether there may be more.
     pub more: bool,
+    /// GRANTs without which a table was left as it is.
+    pub grants: Vec<String>,
 }
 
-impl Effects {
-    pub(super) const ALL: [Self; 2] = [Self::Keys, Self::Inbox];
+impl EffectsTable {
+    pub(super) const ALL: [Self; 2] = [Self::IdempotencyKeys, Self::Inbox];
 
     /// The quoted name.
-    pub(super) fn table(self, names: &Names) -> String {
+    pub(super) fn name(self, names: &Names) -> String {
         names.in_schema(match self {
-            Self::Keys => "idempotency_keys",
+            Self::IdempotencyKeys => "idempotency_keys",
             Self::Inbox => "inbox",
         })
     }
@@ -48,7 +51,7 @@ impl Effects {
     /// The function that writes the table.
     fn function(self, names: &Names) -> String {
         let (name, arguments) = match self {
-            Self::Keys => ("idempotency_begin", "text, text, text, interval, interval"),
+            Self::IdempotencyKeys => ("idempotency_begin", "text, text, text, interval, interval"),
             Self::Inbox => ("inbox_accept", "text, text, interval"),
         };
         format!("{}({arguments})", names.in_schema(name))
@@ -57,11 +60,12 @@ impl Effects {
     /// Every column.
     pub(super) fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::Keys => &[
+            Self::IdempotencyKeys => &[
                 "scope",
                 "key",
                 "request_hash",
                 "token",
+                "begun_in",
                 "locked_until",
                 "expires_at",
                 "status",
@@ -71,23 +75,37 @@ impl Effects {
             Self::Inbox => &["consumer", "message_id", "expires_at"],
         }
     }
+
+    /// What a relay needs to clean it, without the role.
+    pub(super) fn grant(self, names: &Names) -> String {
+        let table = self.name(names);
+        format!("grant select, delete, update (expires_at) on {table}")
+    }
 }
 
 impl Outbox {
-    /// Which of the tables are there, and ours.
-    pub(super) async fn effects(&self, session: &mut Session) -> Result<Vec<Effects>, DbError> {
-        let sql = "select to_regclass($1) is not null and to_regprocedure($2) is not null and not exists (
-               select from unnest($3::text[]) c where not exists (
-                 select from pg_attribute a where a.attrelid = to_regclass($1) and a.attname = c and not a.attisdropped))";
+    /// Which of the tables are there, and ours; and whether this role may clean them.
+    pub(super) async fn effects_tables(
+        &self,
+        session: &mut Session,
+    ) -> Result<Vec<(EffectsTable, bool)>, DbError> {
         let mut there = Vec::new();
-        for effects in Effects::ALL {
-            let columns: Vec<String> = effects.columns().iter().map(ToString::to_string).collect();
-            let query = statement(sql)
-                .bind(effects.table(&self.names))
-                .bind(effects.function(&self.names))
-                .bind(columns);
-            if get(&session.fetch_one("prune_effects", query).await?, 0)? {
-                there.push(effects);
+        for table in EffectsTable::ALL {
+            let name = table.name(&self.names);
+            let missing = missing_columns(session, &name, table.columns()).await?;
+            if missing.is_none_or(|missing| !missing.is_empty()) {
+                continue;
+            }
+            let sql = format!(
+                "select to_regprocedure($1) is not null,
+                        has_table_privilege({name}, 'select') and has_table_privilege({name}, 'delete')
+                            and has_column_privilege({name}, 'expires_at', 'update')",
+                name = quote_literal(&name)
+            );
+            let query = statement(sql).bind(table.function(&self.names));
+            let row = session.fetch_one("prune_effects", query).await?;
+            if get(&row, 0)? {
+                there.push((table, get(&row, 1)?));
             }
         }
         Ok(there)
@@ -97,24 +115,28 @@ impl Outbox {
     /// left for another time.
     ///
     /// # Errors
-    /// Of operation `prune_effects`.
+    /// Of operation `prune_effects`. A missing privilege is none: the GRANT is among what is given.
     pub async fn prune_effects(&self, link: &mut Link) -> Result<Expired, DbError> {
         let session = &mut link.session;
         session.begin(&self.timeouts).await?;
         let mut expired = Expired::default();
-        for effects in self.effects(session).await? {
-            let table = effects.table(&self.names);
-            // Asked twice: also of the row as it is when it is deleted.
+        for (table, granted) in self.effects_tables(session).await? {
+            if !granted {
+                expired.grants.push(table.grant(&self.names));
+                continue;
+            }
+            let name = table.name(&self.names);
+            // Asked twice: the row may have changed since it was chosen.
             let sql = format!(
-                "delete from {table} where expires_at < now() and ctid = any(array(
-                   select ctid from {table} where expires_at < now() order by expires_at limit $1 for update skip locked))"
+                "delete from {name} where expires_at < now() and ctid = any(array(
+                   select ctid from {name} where expires_at < now() order by expires_at limit $1 for update skip locked))"
             );
             let query = statement(sql).bind(PAGE);
             let gone = session.execute("prune_effects", query).await?;
             expired.more |= i64::try_from(gone) == Ok(PAGE);
-            match effects {
-                Effects::Keys => expired.keys = gone,
-                Effects::Inbox => expired.inbox = gone,
+            match table {
+                EffectsTable::IdempotencyKeys => expired.keys = gone,
+                EffectsTable::Inbox => expired.inbox = gone,
             }
         }
         session.commit().await?;

@@ -9,7 +9,7 @@
 
 use super::{
     DbError, Names, Outbox, Session,
-    effects::Effects,
+    effects::EffectsTable,
     session::statement,
     table::{Table, get},
     verify::{LaneIndex, missing_columns},
@@ -122,8 +122,8 @@ fn fill(names: &Names, sql: &str) -> String {
             "{notify_function}",
             &format!("{}.{}", names.quoted_schema(), names.beside("_notify")),
         )
-        .replace("{keys}", &Effects::Keys.table(names))
-        .replace("{inbox}", &Effects::Inbox.table(names))
+        .replace("{keys}", &EffectsTable::IdempotencyKeys.name(names))
+        .replace("{inbox}", &EffectsTable::Inbox.name(names))
         .replace("{schema}", &names.quoted_schema())
         .replace("{outbox_literal}", &quote_literal(&names.display()))
 }
@@ -276,14 +276,14 @@ impl Outbox {
     /// Whether one of the tables for effects is there, and not something else's.
     async fn effects_found(&self, session: &mut Session) -> Result<bool, DbError> {
         let mut found = false;
-        for effects in Effects::ALL {
-            let table = effects.table(&self.names);
-            match missing_columns(session, &table, effects.columns()).await? {
+        for table in EffectsTable::ALL {
+            let name = table.name(&self.names);
+            match missing_columns(session, &name, table.columns()).await? {
                 None => {}
                 Some(missing) if missing.is_empty() => found = true,
                 Some(missing) => {
                     return Err(DbError::table(format!(
-                        "there is a table {table} already, without the columns {}: outboxd's must have this name. \
+                        "there is a table {name} already, without the columns {}: outboxd's must have this name. \
                          Rename yours, or give the outbox and them a schema of their own (--table outboxd.outbox)",
                         missing.join(", ")
                     )));

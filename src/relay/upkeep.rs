@@ -12,11 +12,11 @@ use crate::outbox::{DbError, Link, PruneCursor};
 
 const TICK: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// Pruning may go on for this long before lag is looked at again.
+/// Pruning may go on for this long, and cleaning too, before lag is looked at again.
 const PRUNING: Duration = Duration::from_millis(500);
 /// How often to look for rows to prune when there were none.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
-/// How long to leave it alone where the privilege is missing.
+/// How long to leave it alone after an error that is not the connection's.
 const PRUNE_AGAIN: Duration = Duration::from_mins(10);
 
 /// What upkeep remembers between rounds.
@@ -27,7 +27,25 @@ struct Round {
     sample_took: Duration,
     pruned_at: Option<Instant>,
     effects_pruned_at: Option<Instant>,
+    ungranted_at: Option<Instant>,
     cursor: PruneCursor,
+}
+
+impl Round {
+    fn postpone_pruning(&mut self, operation: &str) {
+        let later = Some(Instant::now() + PRUNE_AGAIN);
+        if operation == PRUNE_EFFECTS {
+            self.effects_pruned_at = later;
+        } else {
+            self.pruned_at = later;
+        }
+    }
+}
+
+const PRUNE_EFFECTS: &str = "prune_effects";
+
+fn is_pruning(error: &DbError) -> bool {
+    ["prune", PRUNE_EFFECTS].contains(&error.operation)
 }
 
 fn is_due(last: Option<Instant>, every: Duration) -> bool {
@@ -48,18 +66,17 @@ impl Relay {
                         () = done.cancelled() => {}
                     }
                 }
-                Err(error) if error.operation == "prune" && error.is_privilege() => {
+                Err(error) if is_pruning(&error) && !error.is_unreachable() => {
                     // Delivery goes on without: this is no reason to call the database unusable.
                     link = None;
-                    round.pruned_at = Some(Instant::now() + PRUNE_AGAIN);
+                    round.postpone_pruning(error.operation);
                     self.metrics.database_error(error.operation);
-                    tracing::warn!(%error, "not pruning: grant DELETE on the outbox, or set --retention 0");
-                }
-                Err(error) if error.operation == "prune_effects" && error.is_privilege() => {
-                    link = None;
-                    round.effects_pruned_at = Some(Instant::now() + PRUNE_AGAIN);
-                    self.metrics.database_error(error.operation);
-                    tracing::warn!(%error, "not cleaning inbox and idempotency_keys: grant select, delete, update (expires_at) on both");
+                    let remedy = if error.is_privilege() {
+                        Some("grant DELETE on the outbox, or set --retention 0")
+                    } else {
+                        error.remedy()
+                    };
+                    tracing::warn!(%error, remedy, "not pruning for the next minutes");
                 }
                 Err(error) => {
                     link = None;
@@ -102,7 +119,9 @@ impl Relay {
         {
             round.pruned_at = Some(Instant::now());
         }
-        if is_due(round.effects_pruned_at, PRUNE_EVERY) && !self.prune_effects(link).await? {
+        if is_due(round.effects_pruned_at, PRUNE_EVERY)
+            && !self.prune_effects(link, &mut round.ungranted_at).await?
+        {
             round.effects_pruned_at = Some(Instant::now());
         }
         Ok(())
@@ -140,13 +159,22 @@ impl Relay {
         Ok(true)
     }
 
-    /// The same for inbox entries and idempotency keys that have expired.
-    async fn prune_effects(&self, link: &mut Link) -> Result<bool, DbError> {
+    /// Deletes inbox entries and idempotency keys that have expired; true when there are more.
+    async fn prune_effects(
+        &self,
+        link: &mut Link,
+        ungranted_at: &mut Option<Instant>,
+    ) -> Result<bool, DbError> {
         let started = Instant::now();
         while started.elapsed() < PRUNING {
             let expired = self.outbox.prune_effects(link).await?;
             self.metrics.pruned("idempotency_keys", expired.keys);
             self.metrics.pruned("inbox", expired.inbox);
+            if !expired.grants.is_empty() && is_due(*ungranted_at, PRUNE_AGAIN) {
+                *ungranted_at = Some(Instant::now());
+                let remedy = expired.grants.join("; ");
+                tracing::warn!(remedy, "not cleaning up after expired keys or messages");
+            }
             if !expired.more {
                 return Ok(false);
             }

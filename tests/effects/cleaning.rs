@@ -1,14 +1,18 @@
 //! Cleaning: what has expired goes, and nothing else.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
 };
 
 use sqlx::Connection as _;
 
 use crate::{
     common::{
+        database::Database,
         relay::{Relay, outboxd, until},
         unique,
     },
@@ -82,20 +86,46 @@ async fn what_somebody_uses_at_the_moment_is_left_and_nobody_waited_for() {
     assert_eq!(database.number(left).await, 1);
 }
 
-/// Keys expire at once and are begun again by many while cleaners run: each time exactly one may go on.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cleaning_under_load_loses_no_key_that_is_begun_anew() {
-    let database = Arc::new(database().await);
-    let done = Arc::new(AtomicBool::new(false));
-    let cleaner = {
-        let (done, url) = (Arc::clone(&done), database.url.clone());
-        tokio::task::spawn_blocking(move || {
-            while !done.load(Ordering::Relaxed) {
+/// Prunes again and again; until it is dropped, too.
+struct Cleaner {
+    done: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Cleaner {
+    fn start(database: &Database) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let (told, url) = (Arc::clone(&done), database.url.clone());
+        let thread = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
                 let (code, _, stderr) = outboxd(&["prune", "--database-url", &url]);
                 assert_eq!(code, 0, "{stderr}");
             }
-        })
-    };
+        });
+        Self {
+            done,
+            thread: Some(thread),
+        }
+    }
+
+    /// Ends it; panics if it has.
+    fn stop(mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Cleaner {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Keys that have expired are begun again while cleaners run, who may have the row at that very moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cleaning_under_load_loses_no_key_that_is_begun_anew() {
+    let database = database().await;
+    let cleaner = Cleaner::start(&database);
     let connection = &mut database.connect().await;
     for round in 0..300 {
         let key = unique("k");
@@ -104,7 +134,6 @@ async fn cleaning_under_load_loses_no_key_that_is_begun_anew() {
              values ('u', $1, 'old', now(), now())";
         let query = sqlx::query(expired).bind(&key);
         query.execute(&mut *connection).await.unwrap();
-        // The cleaner may have the row at this very moment.
         let token = loop {
             match begin(connection, &key, "h", 30.0).await {
                 Outcome::Started(token) => break token,
@@ -119,9 +148,33 @@ async fn cleaning_under_load_loses_no_key_that_is_begun_anew() {
         effect(connection, &key, token).await.unwrap();
         assert_eq!(begin(connection, &key, "h", 30.0).await, response());
     }
-    done.store(true, Ordering::Relaxed);
-    cleaner.await.unwrap();
+    cleaner.stop();
     assert_eq!(database.number("select count(*) from effects").await, 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_cannot_be_cleaned_does_not_make_the_database_unusable() {
+    let database = database().await;
+    database.execute(EXPIRED).await;
+    let theirs = "create table theirs as select token from idempotency_keys where key = 'old-1';
+                  alter table theirs add foreign key (token) references idempotency_keys (token)";
+    database.execute(theirs).await;
+    let flags = ["--database-url", &database.url, "--sink", "stdout"];
+    let relay = Relay::run(&flags).ready().await;
+    until("it says why it does not clean", || async {
+        relay.log().contains("theirs_token_fkey")
+    })
+    .await;
+    database.insert("orders", 10, 1).await;
+    until("events are published", || async {
+        database.pending().await == 0
+    })
+    .await;
+    let up = relay.metric("outboxd_database_up").await;
+    assert!(up > 0.5);
+    let errors = "outboxd_database_errors_total{operation=\"prune_effects\"}";
+    let errors = relay.metric(errors).await;
+    assert!((0.5..1.5).contains(&errors), "{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,10 +210,22 @@ async fn without_the_grants_delivery_goes_on_and_check_names_them() {
     let grants = ["idempotency_keys", "inbox"].map(|table| {
         format!(r#"grant select, delete, update (expires_at) on "public"."{table}" to "{role}""#)
     });
-    for grant in grants {
-        assert!(stdout.contains(&grant), "{grant}: {stdout}");
-        database.execute(&grant).await;
+    for grant in &grants {
+        assert!(stdout.contains(grant), "{grant}: {stdout}");
     }
+    // One table is cleaned without the other.
+    database.execute(&grants[0]).await;
+    let (code, _, stderr) = outboxd(&["prune", "--database-url", &url]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stderr.contains("deleted 5000 expired idempotency keys and 0"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains(r#"update (expires_at) on "public"."inbox""#),
+        "{stderr}"
+    );
+    database.execute(&grants[1]).await;
     let (_, stdout, _) = outboxd(&[&["check"], &arguments[..]].concat());
     assert!(!stdout.contains("expires_at"), "{stdout}");
     relay.stop().await;

@@ -8,7 +8,8 @@ import psycopg
 
 database_url, rabbitmq_url, queue = sys.argv[1:]
 database = psycopg.connect(database_url, autocommit=True)
-channel = pika.BlockingConnection(pika.URLParameters(rabbitmq_url)).channel()
+connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_url))
+channel = connection.channel()
 channel.basic_qos(prefetch_count=10)
 for method, properties, body in channel.consume(queue):
     order = json.loads(body)
@@ -19,6 +20,7 @@ for method, properties, body in channel.consume(queue):
                 pay = "insert into payments (order_id, cents) values (%s, %s)"
                 database.execute(pay, [order["order"], order["cents"]])
     except psycopg.Error:
+        connection.sleep(0.1)  # quorum queues of RabbitMQ 4 drop what comes back too often
         channel.basic_nack(method.delivery_tag, requeue=True)
     else:
         channel.basic_ack(method.delivery_tag)  # only what is committed

@@ -1,6 +1,6 @@
 //! One suite for every consumer: the example's payments from Kafka and from RabbitMQ, and one in Python.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use sqlx::{Executor as _, PgConnection};
 
@@ -11,88 +11,59 @@ use crate::{
         database::Database,
         relay::{outboxd, until},
     },
-    edges::example,
-    lab::database,
+    lab::{Program, database, in_mid_effect},
 };
-
-/// Which program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Program {
-    Kafka,
-    Rabbitmq,
-    Python,
-}
 
 /// A database, a broker and a topic, and what consumers of it are told.
 struct Shop {
     database: Database,
     broker: Broker,
     topic: String,
-    program: Program,
+    in_python: bool,
 }
 
-/// A running consumer; killed when dropped.
-struct Consumer(Child);
-
-impl Consumer {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
+/// The example's payments from Kafka, from RabbitMQ; and a consumer in Python.
+const KAFKA: (Kind, bool) = (Kind::Kafka, false);
+const RABBITMQ: (Kind, bool) = (Kind::Rabbitmq, false);
+const PYTHON: (Kind, bool) = (Kind::Rabbitmq, true);
 
 /// As the example's consumer makes it: no unique constraint, so that a second effect would show.
 const PAYMENTS: &str = "create table payments (id bigint generated always as identity primary key,
     order_id bigint not null, cents bigint not null)";
 
-/// Waits for whoever inserts payments, and who reads them is let in.
+/// Keeps everybody from inserting payments; reads go on.
 const LOCK: &str = "begin; lock table payments in exclusive mode";
 
 impl Shop {
-    async fn new(program: Program) -> Self {
+    async fn new((kind, in_python): (Kind, bool)) -> Self {
         let database = database().await;
         database.execute(PAYMENTS).await;
-        let broker = Broker::shared(match program {
-            Program::Kafka => Kind::Kafka,
-            Program::Rabbitmq | Program::Python => Kind::Rabbitmq,
-        });
+        let broker = Broker::shared(kind);
         let topic = broker.destination().await;
         Self {
             database,
             broker,
             topic,
-            program,
+            in_python,
         }
     }
 
-    fn consumer(&self, flags: &[&str]) -> Consumer {
-        let mut command = if self.program == Program::Python {
-            let mut command = Command::new("/usr/bin/python3");
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/effects/consumer.py");
-            command.args([
-                script,
-                &self.database.url,
-                &self.broker.address,
-                &self.topic,
-            ]);
-            command
-        } else {
-            let mut command = Command::new(example());
-            command.args(["payments", "--database-url", &self.database.url]);
-            // Kafka shares the consumer's name among all databases: it is the group.
-            command.args(["--topic", &self.topic, "--consumer", &self.topic]);
-            command.args(self.broker.flags());
-            command
-        };
-        let child = command.args(flags).stdin(Stdio::null()).spawn();
-        Consumer(child.unwrap())
+    fn consumer(&self, flags: &[&str]) -> Program {
+        let (url, topic) = (&self.database.url, &self.topic);
+        if self.in_python {
+            return Program::python("consumer.py", &[url, &self.broker.address, topic]);
+        }
+        // Kafka shares the consumer's name among all databases: it is the group.
+        let shop = [
+            "payments",
+            "--database-url",
+            url,
+            "--topic",
+            topic,
+            "--consumer",
+            topic,
+        ];
+        Program::example(&[&shop, &self.broker.flags()[..], flags].concat())
     }
 
     /// An order's event, not yet published.
@@ -133,17 +104,9 @@ impl Shop {
         holder.execute(LOCK).await.unwrap();
         holder
     }
-
-    async fn in_mid_effect(&self) {
-        until("a consumer is in the middle of an effect", || async {
-            let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
-            self.database.number(waits).await > 0
-        })
-        .await;
-    }
 }
 
-async fn a_message_that_is_sent_again_has_one_effect(program: Program) {
+async fn a_message_that_is_sent_again_has_one_effect(program: (Kind, bool)) {
     let shop = Shop::new(program).await;
     let _consumer = shop.consumer(&[]);
     for order in 1..=20 {
@@ -164,13 +127,13 @@ async fn a_message_that_is_sent_again_has_one_effect(program: Program) {
     assert_eq!(shop.database.number(twice).await, 0);
 }
 
-async fn one_killed_in_mid_effect_leaves_it_to_the_next(program: Program) {
+async fn one_killed_in_mid_effect_leaves_it_to_the_next(program: (Kind, bool)) {
     let shop = Shop::new(program).await;
     shop.order(1).await;
     shop.publish();
     let mut holder = shop.hold().await;
     let mut killed = shop.consumer(&[]);
-    shop.in_mid_effect().await;
+    in_mid_effect(&shop.database).await;
     killed.kill();
     holder.execute("rollback").await.unwrap();
     let _next = shop.consumer(&[]);
@@ -180,7 +143,7 @@ async fn one_killed_in_mid_effect_leaves_it_to_the_next(program: Program) {
     shop.paid(2).await;
 }
 
-async fn an_effect_that_fails_is_tried_again(program: Program) {
+async fn an_effect_that_fails_is_tried_again(program: (Kind, bool)) {
     let shop = Shop::new(program).await;
     let rename =
         "alter table payments rename to away; alter sequence payments_id_seq rename to tries";
@@ -203,29 +166,15 @@ async fn an_effect_that_fails_is_tried_again(program: Program) {
     shop.paid(1).await;
 }
 
-macro_rules! suite {
-    ($($name:ident: $program:ident,)*) => { $(
-        mod $name {
-            use super::*;
-            suite!(@cases $program:
-                a_message_that_is_sent_again_has_one_effect
-                one_killed_in_mid_effect_leaves_it_to_the_next
-                an_effect_that_fails_is_tried_again
-            );
-        }
-    )* };
-    (@cases $program:ident: $($case:ident)*) => { $(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $case() {
-            super::$case(Program::$program).await;
-        }
-    )* };
-}
-
 suite! {
-    kafka: Kafka,
-    rabbitmq: Rabbitmq,
-    python: Python,
+    [
+        a_message_that_is_sent_again_has_one_effect
+        one_killed_in_mid_effect_leaves_it_to_the_next
+        an_effect_that_fails_is_tried_again
+    ]
+    kafka: KAFKA,
+    rabbitmq: RABBITMQ,
+    python: PYTHON,
 }
 
 /// The commit is there and the mark is not: see the example's module on marks in Redis.
@@ -233,7 +182,7 @@ suite! {
 async fn with_marks_in_redis_a_crash_at_a_bad_moment_repeats_the_effect() {
     let services = PrivateServices::up(&["redis"]);
     let redis = services.env("TEST_REDIS_URL");
-    let shop = Shop::new(Program::Rabbitmq).await;
+    let shop = Shop::new(RABBITMQ).await;
     let flags = [
         "--dedupe",
         "redis",
@@ -246,7 +195,7 @@ async fn with_marks_in_redis_a_crash_at_a_bad_moment_repeats_the_effect() {
     shop.publish();
     let mut holder = shop.hold().await;
     let mut killed = shop.consumer(&flags);
-    shop.in_mid_effect().await;
+    in_mid_effect(&shop.database).await;
     redis_cli(&redis, &["client", "pause", "3600000", "write"]);
     holder.execute("rollback").await.unwrap();
     shop.paid(1).await;

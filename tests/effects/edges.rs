@@ -1,89 +1,60 @@
 //! One suite for every HTTP edge: the example's service, the same with Redis in front, and one in Python.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::TcpListener as StdListener,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-};
+use std::{collections::HashSet, net::TcpListener, sync::Arc, time::Duration};
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    task::JoinSet,
-};
+use sqlx::Executor as _;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
-    common::{PrivateServices, database::Database, env, relay::until, unique},
-    lab::database,
+    common::{
+        PrivateServices,
+        database::Database,
+        env,
+        relay::{PATIENCE, until},
+        unique,
+    },
+    http::{Answer, request},
+    lab::{Program, database, in_mid_effect},
 };
 
-/// Which program.
+/// Which edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Program {
+enum Kind {
     Service,
     ServiceWithRedis,
     Python,
 }
 
-/// A running edge; killed when dropped.
+/// A running edge.
 struct Edge {
-    child: Child,
+    program: Program,
     port: u16,
 }
 
-/// What a client hears.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Answer {
-    status: u16,
-    headers: HashMap<String, String>,
-    body: String,
-}
-
-impl Answer {
-    /// What every retry must hear alike.
-    fn response(&self) -> (u16, Option<&String>, &str) {
-        (self.status, self.headers.get("location"), &self.body)
-    }
-}
-
-/// The example of this build.
-pub fn example() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.parent().unwrap().join("../examples/orders");
-    assert!(path.exists(), "cargo build --example orders comes first");
-    path
-}
-
 impl Edge {
-    async fn start(program: Program, database: &Database, redis: &str, lock: &str) -> Self {
-        let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr();
-        let port = port.unwrap().port();
-        let listen = format!("127.0.0.1:{port}");
+    async fn start(kind: Kind, database: &Database, redis: &str, lock_for: &str) -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let port = address.unwrap().port();
         let url = &database.url;
-        let mut command = if program == Program::Python {
-            let mut command = Command::new("/usr/bin/python3");
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/effects/edge.py");
-            command.args([script, url, &port.to_string(), lock]);
-            command
+        let mut program = if kind == Kind::Python {
+            Program::python("edge.py", &[url, &port.to_string(), lock_for])
         } else {
-            let mut command = Command::new(example());
-            command.args(["service", "--database-url", url, "--listen", &listen]);
-            command.args(["--lock-for", lock]);
-            if program == Program::ServiceWithRedis {
-                command.args(["--redis-url", redis]);
-            }
-            command
+            let listen = format!("127.0.0.1:{port}");
+            let service = ["service", "--database-url", url, "--listen", &listen];
+            let with_redis: &[&str] = match kind {
+                Kind::ServiceWithRedis => &["--redis-url", redis],
+                _ => &[],
+            };
+            Program::example(&[&service[..], &["--lock-for", lock_for], with_redis].concat())
         };
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
-        let edge = Self { child, port };
         until("the edge answers", || async {
             let answer = request(port, "GET", "/healthz", &[], "").await;
             answer.is_some_and(|answer| answer.status == 200)
         })
         .await;
-        edge
+        // Or somebody else answers at its port.
+        program.runs();
+        Self { program, port }
     }
 
     async fn order(&self, key: &str, cents: u32) -> Option<Answer> {
@@ -96,45 +67,6 @@ impl Edge {
     }
 }
 
-impl Drop for Edge {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-async fn request(
-    port: u16,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Option<Answer> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let headers: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: edge\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         {headers}content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let (status, headers) = head.split_once("\r\n")?;
-    let headers = headers.lines().filter_map(|line| line.split_once(": "));
-    Some(Answer {
-        status: status.split(' ').nth(1)?.parse().ok()?,
-        headers: headers
-            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-            .collect(),
-        body: body.to_owned(),
-    })
-}
-
 async fn order(port: u16, user: &str, key: &str, cents: u32) -> Option<Answer> {
     let headers = [("X-User", user), ("Idempotency-Key", key)];
     let body = format!(r#"{{"item":"book","cents":{cents}}}"#);
@@ -142,12 +74,15 @@ async fn order(port: u16, user: &str, key: &str, cents: u32) -> Option<Answer> {
 }
 
 async fn order_at_last(port: u16, key: &str, cents: u32) -> Answer {
-    loop {
-        match order(port, "ann", key, cents).await {
-            Some(answer) if ![409, 503].contains(&answer.status) => return answer,
-            _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+    let asking = async {
+        loop {
+            match order(port, "ann", key, cents).await {
+                Some(answer) if ![409, 503].contains(&answer.status) => return answer,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
         }
-    }
+    };
+    timeout(PATIENCE, asking).await.expect("a final answer")
 }
 
 /// As the example's service makes it.
@@ -169,18 +104,18 @@ async fn orders(database: &Database) -> (i64, i64) {
     )
 }
 
-async fn a_request_without_a_key_is_refused(program: Program) {
+async fn a_request_without_a_key_is_refused(kind: Kind) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30s").await;
+    let edge = Edge::start(kind, &database, &env("TEST_REDIS_URL"), "30s").await;
     let body = r#"{"item":"book","cents":5}"#;
     let refused = request(edge.port, "POST", "/orders", &[("X-User", "ann")], body).await;
     assert_eq!(refused.unwrap().status, 400);
     assert_eq!(orders(&database).await, (0, 0));
 }
 
-async fn a_retry_hears_the_same_response(program: Program) {
+async fn a_retry_hears_the_same_response(kind: Kind) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30s").await;
+    let edge = Edge::start(kind, &database, &env("TEST_REDIS_URL"), "30s").await;
     let key = unique("key");
     let first = edge.order(&key, 5).await.unwrap();
     assert_eq!(first.status, 201, "{first:?}");
@@ -194,9 +129,9 @@ async fn a_retry_hears_the_same_response(program: Program) {
     assert_eq!(orders(&database).await, (1, 1));
 }
 
-async fn a_key_belongs_to_its_user_and_its_request(program: Program) {
+async fn a_key_belongs_to_its_user_and_its_request(kind: Kind) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30s").await;
+    let edge = Edge::start(kind, &database, &env("TEST_REDIS_URL"), "30s").await;
     let key = unique("key");
     assert_eq!(edge.order(&key, 5).await.unwrap().status, 201);
     assert_eq!(edge.order(&key, 6).await.unwrap().status, 422);
@@ -205,9 +140,9 @@ async fn a_key_belongs_to_its_user_and_its_request(program: Program) {
     assert_eq!(orders(&database).await, (2, 2));
 }
 
-async fn of_200_at_once_one_is_started(program: Program) {
+async fn of_200_at_once_one_is_started(kind: Kind) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "30s").await;
+    let edge = Edge::start(kind, &database, &env("TEST_REDIS_URL"), "30s").await;
     let (port, key) = (edge.port, unique("key"));
     let mut all = JoinSet::new();
     for _ in 0..200 {
@@ -228,9 +163,9 @@ async fn of_200_at_once_one_is_started(program: Program) {
     assert_eq!(orders(&database).await, (1, 1));
 }
 
-async fn a_failed_effect_may_be_retried_at_once(program: Program) {
+async fn a_failed_effect_may_be_retried_at_once(kind: Kind) {
     let database = shop().await;
-    let edge = Edge::start(program, &database, &env("TEST_REDIS_URL"), "1h").await;
+    let edge = Edge::start(kind, &database, &env("TEST_REDIS_URL"), "1h").await;
     let key = unique("key");
     database.execute("alter table outbox rename to away").await;
     assert_eq!(edge.order(&key, 5).await.unwrap().status, 503);
@@ -239,29 +174,27 @@ async fn a_failed_effect_may_be_retried_at_once(program: Program) {
     assert_eq!(orders(&database).await, (1, 1));
 }
 
-async fn a_holder_killed_in_mid_request_is_taken_over_once(program: Program) {
+async fn a_holder_killed_in_mid_request_is_taken_over_once(kind: Kind) {
     let database = shop().await;
     let redis = env("TEST_REDIS_URL");
-    let mut killed = Edge::start(program, &database, &redis, "3s").await;
-    let edge = Edge::start(program, &database, &redis, "3s").await;
+    let mut killed = Edge::start(kind, &database, &redis, "1h").await;
+    let edge = Edge::start(kind, &database, &redis, "1h").await;
     let (port, key) = (killed.port, unique("key"));
     let mut held = database.connect().await;
     let lock = "begin; lock table outbox in exclusive mode";
-    sqlx::raw_sql(lock).execute(&mut held).await.unwrap();
+    held.execute(lock).await.unwrap();
     let lost = tokio::spawn({
         let key = key.clone();
         async move { order(port, "ann", &key, 5).await }
     });
-    until("the holder is in the middle of its effect", || async {
-        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
-        database.number(waits).await == 1
-    })
-    .await;
-    killed.child.kill().unwrap();
-    killed.child.wait().unwrap();
+    in_mid_effect(&database).await;
+    killed.program.kill();
     assert_eq!(lost.await.unwrap(), None);
     assert_eq!(edge.order(&key, 5).await.unwrap().status, 409);
-    sqlx::raw_sql("rollback").execute(&mut held).await.unwrap();
+    held.execute("rollback").await.unwrap();
+    // An hour later.
+    let later = "update idempotency_keys set locked_until = clock_timestamp()";
+    database.execute(later).await;
     let mut all = JoinSet::new();
     for _ in 0..20 {
         let (port, key) = (edge.port, key.clone());
@@ -275,32 +208,18 @@ async fn a_holder_killed_in_mid_request_is_taken_over_once(program: Program) {
     assert_eq!(orders(&database).await, (1, 1));
 }
 
-macro_rules! suite {
-    ($($name:ident: $program:ident,)*) => { $(
-        mod $name {
-            use super::*;
-            suite!(@cases $program:
-                a_request_without_a_key_is_refused
-                a_retry_hears_the_same_response
-                a_key_belongs_to_its_user_and_its_request
-                of_200_at_once_one_is_started
-                a_failed_effect_may_be_retried_at_once
-                a_holder_killed_in_mid_request_is_taken_over_once
-            );
-        }
-    )* };
-    (@cases $program:ident: $($case:ident)*) => { $(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $case() {
-            super::$case(Program::$program).await;
-        }
-    )* };
-}
-
 suite! {
-    service: Service,
-    service_with_redis: ServiceWithRedis,
-    python: Python,
+    [
+        a_request_without_a_key_is_refused
+        a_retry_hears_the_same_response
+        a_key_belongs_to_its_user_and_its_request
+        of_200_at_once_one_is_started
+        a_failed_effect_may_be_retried_at_once
+        a_holder_killed_in_mid_request_is_taken_over_once
+    ]
+    service: Kind::Service,
+    service_with_redis: Kind::ServiceWithRedis,
+    python: Kind::Python,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -308,7 +227,7 @@ async fn with_redis_going_down_in_the_middle_one_is_started_and_the_rest_goes_on
     let services = PrivateServices::up(&["redis"]);
     let redis = services.env("TEST_REDIS_URL");
     let database = shop().await;
-    let edge = Edge::start(Program::ServiceWithRedis, &database, &redis, "30s").await;
+    let edge = Edge::start(Kind::ServiceWithRedis, &database, &redis, "30s").await;
     let port = edge.port;
     let mut all = JoinSet::new();
     for number in 0..400 {
@@ -333,7 +252,7 @@ async fn with_redis_going_down_in_the_middle_one_is_started_and_the_rest_goes_on
 async fn with_redis_away_from_the_start_the_service_serves() {
     let nowhere = "redis://127.0.0.1:1";
     let database = shop().await;
-    let edge = Edge::start(Program::ServiceWithRedis, &database, nowhere, "30s").await;
+    let edge = Edge::start(Kind::ServiceWithRedis, &database, nowhere, "30s").await;
     let first = edge.order("key", 5).await.unwrap();
     assert_eq!(first.status, 201);
     let again = edge.order("key", 5).await.unwrap();

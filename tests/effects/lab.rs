@@ -1,8 +1,82 @@
 //! What the tests here share: a database with the tables, and the functions as a service calls them.
 
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
 use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgRow};
 
-use crate::common::{database::Database, relay::outboxd};
+use crate::common::{
+    database::Database,
+    relay::{outboxd, until},
+};
+
+/// Each case, for each of the programs.
+macro_rules! suite {
+    ($cases:tt $($name:ident: $program:expr,)*) => { $(
+        mod $name {
+            use super::*;
+            suite!(@ $cases $program);
+        }
+    )* };
+    (@ [$($case:ident)*] $program:expr) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            super::$case($program).await;
+        }
+    )* };
+}
+
+/// A running program; killed when dropped.
+pub struct Program(Child);
+
+impl Program {
+    /// Starts a subcommand of the example of this build.
+    pub fn example(arguments: &[&str]) -> Self {
+        let tests = std::env::current_exe().unwrap();
+        let path: PathBuf = tests.parent().unwrap().join("../examples/orders");
+        assert!(path.exists(), "cargo build --example orders comes first");
+        Self::start(Command::new(path).args(arguments))
+    }
+
+    /// Starts a script of this folder, with the system's Python: Debian's packages are in it.
+    pub fn python(script: &str, arguments: &[&str]) -> Self {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/effects/");
+        let mut command = Command::new("/usr/bin/python3");
+        Self::start(command.arg(format!("{folder}{script}")).args(arguments))
+    }
+
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Panics if it has ended by itself.
+    pub fn runs(&mut self) {
+        assert_eq!(self.0.try_wait().unwrap(), None);
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Waits until somebody waits for a lock that the test holds.
+pub async fn in_mid_effect(database: &Database) {
+    until("somebody is in the middle of an effect", || async {
+        let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+        database.number(waiting).await > 0
+    })
+    .await;
+}
 
 /// A new database with `outboxd migrate --with effects` done, and a table of effects.
 pub async fn database() -> Database {

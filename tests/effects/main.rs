@@ -9,10 +9,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[macro_use]
+mod lab;
+
 mod cleaning;
 mod consumers;
 mod edges;
+mod http;
 mod inbox;
 mod keys;
-mod lab;
 mod making;
