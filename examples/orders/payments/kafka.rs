@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::{
     ClientConfig, ClientContext, Message, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
     message::{BorrowedMessage, Headers},
 };
@@ -39,8 +39,10 @@ impl Subscription {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config.set("group.id", &self.group);
-        // Offsets are committed after the database, one by one, and by nobody else.
-        config.set("enable.auto.commit", "false");
+        // Only offsets that we store are committed, in the background and when partitions are given
+        // back: a commit for each message would be more than a broker keeps up with.
+        config.set("enable.auto.offset.store", "false");
+        config.set("auto.commit.interval.ms", "100");
         config.set("auto.offset.reset", "earliest");
         // The time after which the partitions of a dead consumer go to others: the least that brokers
         // allow by default.
@@ -82,9 +84,11 @@ fn read(
         };
         let payload = message.payload().unwrap_or_default();
         if runtime.block_on(payments.settle(id(&message), payload)) {
-            // Nobody waits for the broker's answer: an offset that is not committed only means that
-            // the message comes again.
-            consumer.commit_message(&message, CommitMode::Async)?;
+            // After the commit of the effect. It fails when the partition is another's by now, who gets
+            // the message again.
+            if let Err(error) = consumer.store_offset_from_message(&message) {
+                tracing::warn!(%error, "could not store an offset");
+            }
         }
     }
     Ok(())

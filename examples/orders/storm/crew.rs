@@ -20,6 +20,8 @@ const BETWEEN: std::ops::Range<u64> = 300..900;
 const DEAD_FOR: std::ops::Range<u64> = 0..500;
 /// Short, so that the keys of killed services are taken over within the storm.
 const LOCK_FOR: &str = "2s";
+/// Far above what any client takes, and soon gone from a Redis that is not ours alone.
+const KEEP_FOR: &str = "10m";
 const START_TRIES: u32 = 200;
 
 /// The programs to run.
@@ -262,7 +264,8 @@ fn orders(subcommand: &str, scene: &Scene, binaries: &Binaries) -> Command {
 fn service(number: usize, scene: &Scene, binaries: &Binaries) -> Command {
     let mut command = orders("service", scene, binaries);
     let address = scene.services[number].to_string();
-    command.args(["--lock-for", LOCK_FOR, "--listen", &address]);
+    command.args(["--lock-for", LOCK_FOR, "--keep-for", KEEP_FOR]);
+    command.args(["--listen", &address]);
     if let (0, Some(url)) = (number, &scene.redis_url) {
         command.env("REDIS_URL", url);
     }
