@@ -4,18 +4,20 @@
 -- the caller's rights: grant select, insert, update, delete on {keys} and select, insert on {inbox}.
 -- The relay deletes what has expired.
 
--- Requests that were begun, and the responses of those that were completed.
+-- Requests that were begun, and the responses of those that were completed. (Collation "C" here: that
+-- of a library may change with an upgrade of the system, and break what these keys rest on.)
 create table if not exists {keys} (
     -- Whose keys these are ("user-7 POST /orders"): two users may choose the same one.
-    scope text not null,
+    scope text collate "C" not null,
     -- What the client sent as Idempotency-Key.
-    key text not null,
+    key text collate "C" not null,
     -- A hash of the request: tells a reused key with another request apart.
     request_hash text not null,
-    -- The current holder; each take-over draws a new one, so a late holder is refused.
-    token bigint generated always as identity unique,
+    -- The current holder; each take-over draws a new one, so a late holder is refused. At random: a
+    -- number could be drawn again after a crash or a fail-over.
+    token uuid not null unique,
     -- The holder's transaction, which must not be the effect's.
-    begun_in xid8 not null default pg_current_xact_id(),
+    begun_in xid8 not null,
     -- Until when a request that has no response yet keeps others off.
     locked_until timestamptz not null,
     -- When the key may be used afresh. Deleted some time afterwards.
@@ -33,9 +35,9 @@ create index if not exists outboxd_idempotency_keys_expired on {keys} (expires_a
 -- Messages that have had their effect, for each consumer.
 create table if not exists {inbox} (
     -- Which effect: two consumers of one message are two.
-    consumer text not null,
+    consumer text collate "C" not null,
     -- The message's id: header `id` on Kafka, message_id on RabbitMQ.
-    message_id text not null,
+    message_id text collate "C" not null,
     -- When the broker will surely not deliver it again. Deleted some time afterwards.
     expires_at timestamptz not null,
     primary key (consumer, message_id)
@@ -53,10 +55,12 @@ create index if not exists outboxd_inbox_expired on {inbox} (expires_at);
 --   mismatch     the key was used with another request (422)
 --
 -- Who neither completes nor releases within lock_for (it died, or is too slow) may be taken over, by
--- one. keep_for says for how long the key is remembered. Both by the database's clock.
+-- one. (One that freezes between idempotency_complete and its commit keeps the key all the same: let the
+-- effect's transaction have an idle_in_transaction_session_timeout of lock_for.) keep_for says for how
+-- long the key is remembered. All by the database's clock.
 create or replace function {schema}.idempotency_begin(
     scope text, key text, request_hash text, lock_for interval, keep_for interval,
-    out outcome text, out token bigint, out status integer, out headers jsonb, out body bytea
+    out outcome text, out token uuid, out status integer, out headers jsonb, out body bytea
 )
 language plpgsql as $outboxd$
 #variable_conflict use_column
@@ -67,13 +71,14 @@ begin
         raise exception 'lock_for (%) must be above zero, and keep_for (%) not below it', lock_for, keep_for
             using errcode = 'invalid_parameter_value';
     end if;
-    loop
+    for turn in 1..100 loop
         -- Looking only saves the work; what is done after it looks again, under a lock.
         select * into known from {keys} k
             where k.scope = idempotency_begin.scope and k.key = idempotency_begin.key;
         if not found then
-            insert into {keys} as k (scope, key, request_hash, locked_until, expires_at)
+            insert into {keys} as k (scope, key, request_hash, token, begun_in, locked_until, expires_at)
             values (idempotency_begin.scope, idempotency_begin.key, idempotency_begin.request_hash,
+                gen_random_uuid(), pg_current_xact_id(),
                 clock_timestamp() + lock_for, clock_timestamp() + keep_for)
             on conflict (scope, key) do nothing
             returning k.token into token;
@@ -105,7 +110,8 @@ begin
             return;
         end if;
         update {keys} k
-        set token = default, begun_in = default, request_hash = idempotency_begin.request_hash,
+        set token = gen_random_uuid(), begun_in = pg_current_xact_id(),
+            request_hash = idempotency_begin.request_hash,
             locked_until = clock_timestamp() + lock_for, expires_at = clock_timestamp() + keep_for,
             status = null, headers = null, body = null
         where k.token = known.token and (k.status is null or k.expires_at <= clock_timestamp())
@@ -115,12 +121,14 @@ begin
             return;
         end if;
     end loop;
+    raise exception 'the key can be neither inserted nor seen' using
+        hint = 'Does a policy (row level security) or a trigger on idempotency_keys hide it?';
 end
 $outboxd$;
 
 -- Stores the response, in the transaction of the effect: both are committed, or neither. Raises (OX001)
 -- when the key is held no longer, since its lock ran out and another took over: roll back, answer 409.
-create or replace function {schema}.idempotency_complete(token bigint, status integer, headers jsonb, body bytea)
+create or replace function {schema}.idempotency_complete(token uuid, status integer, headers jsonb, body bytea)
 returns void
 language plpgsql as $outboxd$
 #variable_conflict use_column
@@ -132,12 +140,12 @@ begin
     set status = idempotency_complete.status, headers = idempotency_complete.headers,
         body = idempotency_complete.body
     where k.token = idempotency_complete.token and k.status is null
-        and k.begun_in <> pg_current_xact_id();
+        and k.expires_at > clock_timestamp() and k.begun_in <> pg_current_xact_id();
     if found then
         return;
     end if;
     perform from {keys} k
-        where k.token = idempotency_complete.token and k.status is null;
+        where k.token = idempotency_complete.token and k.begun_in = pg_current_xact_id();
     if found then
         raise exception 'idempotency_begin was called in the transaction of the effect'
             using errcode = 'object_not_in_prerequisite_state',
@@ -145,13 +153,13 @@ begin
     end if;
     raise exception 'the idempotency key of token % is held no longer', idempotency_complete.token
         using errcode = 'OX001',
-            hint = 'Its lock ran out and another request took over, or it was completed or released. Roll back; a longer lock_for makes this rarer.';
+            hint = 'Its lock ran out and another request took over, or it expired, or was completed or released. Roll back; a longer lock_for makes this rarer.';
 end
 $outboxd$;
 
 -- Gives a key up after a failure that may be retried, in a transaction of its own after the effect's was
 -- rolled back: the next request starts afresh at once. Gives whether it was still held.
-create or replace function {schema}.idempotency_release(token bigint)
+create or replace function {schema}.idempotency_release(token uuid)
 returns boolean
 language plpgsql as $outboxd$
 #variable_conflict use_column
@@ -163,14 +171,17 @@ $outboxd$;
 
 -- Whether a message is new to this consumer. Call it first in the transaction of the effect, and
 -- acknowledge after its commit; false means that the effect has been there before: acknowledge only.
--- A second caller at the same time waits for the first one's commit. keep_for must be longer than the
--- broker can deliver the message again: its retention, and whatever anybody replays.
+-- A second caller at the same time waits for the first one's commit: let the transaction have an
+-- idle_in_transaction_session_timeout, lest a frozen consumer keep the message for ever. keep_for must be
+-- longer than the broker can deliver the message again: its retention, and whatever anybody replays.
 create or replace function {schema}.inbox_accept(consumer text, message_id text, keep_for interval)
 returns boolean
 language plpgsql as $outboxd$
 #variable_conflict use_column
 begin
-    if keep_for is null or keep_for <= interval '0' then
+    if message_id = '' then
+        raise exception 'a message without an id cannot be told from others' using errcode = 'invalid_parameter_value';
+    elsif keep_for is null or keep_for <= interval '0' then
         raise exception 'keep_for (%) must be above zero', keep_for using errcode = 'invalid_parameter_value';
     end if;
     insert into {inbox} (consumer, message_id, expires_at)

@@ -32,6 +32,7 @@ const OUTCOMES: [&str; 5] = [
 const OPERATIONS: [&str; 16] = [
     "begin",
     "claim",
+    "clean",
     "commit",
     "connect",
     "decode",
@@ -39,7 +40,6 @@ const OPERATIONS: [&str; 16] = [
     "heartbeat",
     "listen",
     "prune",
-    "prune_effects",
     "register",
     "rollback",
     "sample",

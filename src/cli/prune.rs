@@ -6,7 +6,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failed, exit, settings};
-use crate::outbox::{DbError, Expired, Link, Outbox, PruneCursor, Step, config::ServerArgs};
+use crate::outbox::{
+    Cleaned, DbError, EffectsTable, Link, Outbox, PruneCursor, Step, config::ServerArgs,
+};
 
 /// Delete published rows past retention
 ///
@@ -60,25 +62,48 @@ impl PruneArgs {
                 "outboxd: deleted {events} published rows of {table} and {failures} failures without an event"
             );
         });
-        let expired = prune_expired(&outbox, &mut link, &bar).await?;
+        for table in EffectsTable::ALL {
+            clean(&outbox, &mut link, table, &bar).await?;
+        }
         bar.finish_and_clear();
-        say_expired(&expired);
         link.session.close().await;
         Ok(())
     }
 }
 
-/// Nothing where there is nothing to say: most have no such tables.
-fn say_expired(expired: &Expired) {
-    let Expired { keys, inbox, .. } = expired;
-    if keys + inbox > 0 {
-        eprintln!(
-            "outboxd: deleted {keys} expired idempotency keys and {inbox} expired inbox entries"
-        );
-    }
-    for grant in &expired.grants {
-        eprintln!("outboxd: warning: what has expired stays until you {grant} to this role");
-    }
+/// Says what it did, and nothing where there is no such table.
+async fn clean(
+    outbox: &Outbox,
+    link: &mut Link,
+    table: EffectsTable,
+    bar: &ProgressBar,
+) -> Result<(), DbError> {
+    let name = table.as_str();
+    let mut all = 0;
+    let done = loop {
+        match outbox.clean(link, table).await? {
+            Cleaned::Deleted { rows, more } => {
+                all += rows;
+                bar.inc(rows);
+                if !more {
+                    break format!("deleted {all} expired rows of {name}");
+                }
+            }
+            Cleaned::NotThere => return Ok(()),
+            Cleaned::NotGranted(grant) => {
+                break format!(
+                    "warning: what has expired in {name} stays until you {grant} to this role"
+                );
+            }
+            Cleaned::InUse => {
+                break format!(
+                    "deleted {all} expired rows of {name}: somebody else holds the table now"
+                );
+            }
+        }
+    };
+    bar.suspend(|| eprintln!("outboxd: {done}"));
+    Ok(())
 }
 
 /// `None` while somebody else does it.
@@ -100,24 +125,6 @@ async fn prune_published(
         bar.inc(step.events);
         if !step.more {
             return Ok(Some(all));
-        }
-    }
-}
-
-async fn prune_expired(
-    outbox: &Outbox,
-    link: &mut Link,
-    bar: &ProgressBar,
-) -> Result<Expired, DbError> {
-    let mut all = Expired::default();
-    loop {
-        let step = outbox.prune_effects(link).await?;
-        all.keys += step.keys;
-        all.inbox += step.inbox;
-        all.grants = step.grants;
-        bar.inc(step.keys + step.inbox);
-        if !step.more {
-            return Ok(all);
         }
     }
 }

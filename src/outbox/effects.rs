@@ -5,6 +5,8 @@
 //! * One set for a schema, also beside several outbox tables: `inbox` and `idempotency_keys` are what
 //!   users write in their code. Cleaners of several relays step around each other (SKIP LOCKED).
 //! * How long an entry is kept is its writer's to say, by `keep_for`; so there is no setting here.
+//! * Cleaning must not be felt: it waits for no lock, on a row or on the table, and what goes wrong with
+//!   one table is neither the other's nor delivery's business.
 //! * An application may have a table `inbox` of its own. Nothing is deleted unless it has our columns
 //!   and our function stands beside it; `migrate` refuses to make ours then.
 
@@ -13,39 +15,52 @@ use super::{
 };
 use crate::template::quote_literal;
 
-/// Rows deleted in one step, of each table: a few milliseconds, so that a request which uses an
-/// expired key at this moment hardly waits.
+/// Rows deleted in one step: a few milliseconds, so that a request which uses an expired key at this
+/// moment hardly waits.
 const PAGE: i64 = 1_000;
+/// Whoever holds the whole table is soon done, or is not to be disturbed.
+const LOCK_TIMEOUT: &str = "set local lock_timeout = '50ms'";
+
+/// The operation's name, in errors and metrics.
+const CLEAN: &str = "clean";
 
 /// One of the two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EffectsTable {
+pub enum EffectsTable {
+    /// What requests were begun and completed.
     IdempotencyKeys,
+    /// What messages have had their effect.
     Inbox,
 }
 
-/// What one step deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Expired {
-    /// Idempotency keys.
-    pub keys: u64,
-    /// Inbox entries.
-    pub inbox: u64,
-    /// Whether there may be more.
-    pub more: bool,
-    /// GRANTs without which a table was left as it is.
-    pub grants: Vec<String>,
+/// What came of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cleaned {
+    /// There is no such table, or it is not ours.
+    NotThere,
+    /// A privilege is missing: the GRANT, without the role.
+    NotGranted(String),
+    /// Somebody holds the table as a whole.
+    InUse,
+    /// So many rows are gone; whether there may be more.
+    Deleted { rows: u64, more: bool },
 }
 
 impl EffectsTable {
-    pub(super) const ALL: [Self; 2] = [Self::IdempotencyKeys, Self::Inbox];
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::IdempotencyKeys, Self::Inbox];
 
-    /// The quoted name.
-    pub(super) fn name(self, names: &Names) -> String {
-        names.in_schema(match self {
+    /// The plain name.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::IdempotencyKeys => "idempotency_keys",
             Self::Inbox => "inbox",
-        })
+        }
+    }
+
+    /// The name with its schema, quoted.
+    pub(super) fn name(self, names: &Names) -> String {
+        names.in_schema(self.as_str())
     }
 
     /// The function that writes the table.
@@ -76,6 +91,14 @@ impl EffectsTable {
         }
     }
 
+    /// What must be unique in it.
+    pub(super) fn keys(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::IdempotencyKeys => &[&["scope", "key"], &["token"]],
+            Self::Inbox => &[&["consumer", "message_id"]],
+        }
+    }
+
     /// What a relay needs to clean it, without the role.
     pub(super) fn grant(self, names: &Names) -> String {
         let table = self.name(names);
@@ -84,62 +107,73 @@ impl EffectsTable {
 }
 
 impl Outbox {
-    /// Which of the tables are there, and ours; and whether this role may clean them.
-    pub(super) async fn effects_tables(
+    /// Whether the table is there, and ours; and then, whether this role may clean it.
+    pub(super) async fn may_clean(
         &self,
         session: &mut Session,
-    ) -> Result<Vec<(EffectsTable, bool)>, DbError> {
-        let mut there = Vec::new();
-        for table in EffectsTable::ALL {
-            let name = table.name(&self.names);
-            let missing = missing_columns(session, &name, table.columns()).await?;
-            if missing.is_none_or(|missing| !missing.is_empty()) {
-                continue;
-            }
-            let sql = format!(
-                "select to_regprocedure($1) is not null,
-                        has_table_privilege({name}, 'select') and has_table_privilege({name}, 'delete')
-                            and has_column_privilege({name}, 'expires_at', 'update')",
-                name = quote_literal(&name)
-            );
-            let query = statement(sql).bind(table.function(&self.names));
-            let row = session.fetch_one("prune_effects", query).await?;
-            if get(&row, 0)? {
-                there.push((table, get(&row, 1)?));
-            }
+        table: EffectsTable,
+    ) -> Result<Option<bool>, DbError> {
+        let name = table.name(&self.names);
+        let missing = missing_columns(session, &name, table.columns()).await?;
+        if missing.is_none_or(|missing| !missing.is_empty()) {
+            return Ok(None);
         }
-        Ok(there)
+        let sql = format!(
+            "select to_regprocedure($1) is not null,
+                    has_table_privilege({name}, 'select') and has_table_privilege({name}, 'delete')
+                        and has_column_privilege({name}, 'expires_at', 'update')",
+            name = quote_literal(&name)
+        );
+        let query = statement(sql).bind(table.function(&self.names));
+        let row = session.fetch_one(CLEAN, query).await?;
+        Ok(if get(&row, 0)? {
+            Some(get(&row, 1)?)
+        } else {
+            None
+        })
     }
 
-    /// Deletes some of what has expired, if the tables are there. Waits for nobody: rows in use are
-    /// left for another time.
+    /// Deletes some of what has expired. Waits for nobody: rows in use are left for another time.
     ///
     /// # Errors
-    /// Of operation `prune_effects`. A missing privilege is none: the GRANT is among what is given.
-    pub async fn prune_effects(&self, link: &mut Link) -> Result<Expired, DbError> {
-        let session = &mut link.session;
-        session.begin(&self.timeouts).await?;
-        let mut expired = Expired::default();
-        for (table, granted) in self.effects_tables(session).await? {
-            if !granted {
-                expired.grants.push(table.grant(&self.names));
-                continue;
+    /// The link may be used again, unless the server is [unreachable](DbError::is_unreachable).
+    pub async fn clean(&self, link: &mut Link, table: EffectsTable) -> Result<Cleaned, DbError> {
+        link.session.begin(&self.timeouts).await?;
+        match self.clean_in(&mut link.session, table).await {
+            Ok(cleaned) => {
+                link.session.commit().await?;
+                Ok(cleaned)
             }
-            let name = table.name(&self.names);
-            // Asked twice: the row may have changed since it was chosen.
-            let sql = format!(
-                "delete from {name} where expires_at < now() and ctid = any(array(
-                   select ctid from {name} where expires_at < now() order by expires_at limit $1 for update skip locked))"
-            );
-            let query = statement(sql).bind(PAGE);
-            let gone = session.execute("prune_effects", query).await?;
-            expired.more |= i64::try_from(gone) == Ok(PAGE);
-            match table {
-                EffectsTable::IdempotencyKeys => expired.keys = gone,
-                EffectsTable::Inbox => expired.inbox = gone,
+            Err(error) if error.is_unreachable() => Err(error),
+            Err(error) => {
+                link.session.rollback().await?;
+                if error.is_lock_timeout() {
+                    return Ok(Cleaned::InUse);
+                }
+                Err(error)
             }
         }
-        session.commit().await?;
-        Ok(expired)
+    }
+
+    async fn clean_in(
+        &self,
+        session: &mut Session,
+        table: EffectsTable,
+    ) -> Result<Cleaned, DbError> {
+        match self.may_clean(session, table).await? {
+            None => return Ok(Cleaned::NotThere),
+            Some(false) => return Ok(Cleaned::NotGranted(table.grant(&self.names))),
+            Some(true) => {}
+        }
+        session.batch(CLEAN, LOCK_TIMEOUT.into()).await?;
+        let name = table.name(&self.names);
+        // Asked twice: the row may have changed since it was chosen.
+        let sql = format!(
+            "delete from {name} where expires_at < now() and ctid = any(array(
+               select ctid from {name} where expires_at < now() order by expires_at limit $1 for update skip locked))"
+        );
+        let rows = session.execute(CLEAN, statement(sql).bind(PAGE)).await?;
+        let more = i64::try_from(rows) == Ok(PAGE);
+        Ok(Cleaned::Deleted { rows, more })
     }
 }

@@ -278,17 +278,18 @@ impl Outbox {
         let mut found = false;
         for table in EffectsTable::ALL {
             let name = table.name(&self.names);
-            match missing_columns(session, &name, table.columns()).await? {
-                None => {}
-                Some(missing) if missing.is_empty() => found = true,
-                Some(missing) => {
-                    return Err(DbError::table(format!(
-                        "there is a table {name} already, without the columns {}: outboxd's must have this name. \
-                         Rename yours, or give the outbox and them a schema of their own (--table outboxd.outbox)",
-                        missing.join(", ")
-                    )));
-                }
+            let lacks = match missing_columns(session, &name, table.columns()).await? {
+                None => continue,
+                Some(missing) if missing.is_empty() => not_unique(session, &name, table).await?,
+                Some(missing) => Some(format!("the columns {}", missing.join(", "))),
+            };
+            if let Some(lacks) = lacks {
+                return Err(DbError::table(format!(
+                    "there is a table {name} already, without {lacks}: outboxd's must have this name. \
+                     Rename yours, or give the outbox and them a schema of their own (--table outboxd.outbox)"
+                )));
             }
+            found = true;
         }
         Ok(found)
     }
@@ -307,4 +308,25 @@ impl Outbox {
             pending_index_concurrently(&self.names)
         )))
     }
+}
+
+/// Columns that must be unique together, and are not.
+async fn not_unique(
+    session: &mut Session,
+    name: &str,
+    table: EffectsTable,
+) -> Result<Option<String>, DbError> {
+    let sql = "select exists (select from pg_index i
+        where i.indrelid = to_regclass($1) and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+          and $2 = array(select a.attname::text from unnest(i.indkey::int2[]) with ordinality k (attnum, n)
+                           join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum order by k.n))";
+    for columns in table.keys() {
+        let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
+        let query = statement(sql).bind(name).bind(names);
+        if !get::<bool>(&session.fetch_one("migrate", query).await?, 0)? {
+            let columns = columns.join(", ");
+            return Ok(Some(format!("a unique constraint on ({columns})")));
+        }
+    }
+    Ok(None)
 }

@@ -29,7 +29,7 @@ use std::{
 
 pub use claim::{Claim, Want};
 pub use dead::{Before, Change, Changed, FailedEvent, Filter, State};
-pub use effects::Expired;
+pub use effects::{Cleaned, EffectsTable};
 pub use error::DbError;
 use floors::Floors;
 pub use instances::{Registered, Trial};

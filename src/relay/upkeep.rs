@@ -8,11 +8,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Relay, pace::Backoff};
-use crate::outbox::{DbError, Link, PruneCursor};
+use crate::outbox::{Cleaned, DbError, EffectsTable, Link, PruneCursor};
 
 const TICK: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// Pruning may go on for this long, and cleaning too, before lag is looked at again.
+/// Pruning, and the cleaning of each table, may go on for this long before lag is looked at again.
 const PRUNING: Duration = Duration::from_millis(500);
 /// How often to look for rows to prune when there were none.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
@@ -26,26 +26,9 @@ struct Round {
     sampled_at: Option<Instant>,
     sample_took: Duration,
     pruned_at: Option<Instant>,
-    effects_pruned_at: Option<Instant>,
-    ungranted_at: Option<Instant>,
+    /// When nothing more was found to be cleaned in [`EffectsTable::ALL`].
+    cleaned_at: [Option<Instant>; 2],
     cursor: PruneCursor,
-}
-
-impl Round {
-    fn postpone_pruning(&mut self, operation: &str) {
-        let later = Some(Instant::now() + PRUNE_AGAIN);
-        if operation == PRUNE_EFFECTS {
-            self.effects_pruned_at = later;
-        } else {
-            self.pruned_at = later;
-        }
-    }
-}
-
-const PRUNE_EFFECTS: &str = "prune_effects";
-
-fn is_pruning(error: &DbError) -> bool {
-    ["prune", PRUNE_EFFECTS].contains(&error.operation)
 }
 
 fn is_due(last: Option<Instant>, every: Duration) -> bool {
@@ -66,10 +49,10 @@ impl Relay {
                         () = done.cancelled() => {}
                     }
                 }
-                Err(error) if is_pruning(&error) && !error.is_unreachable() => {
+                Err(error) if error.operation == "prune" && !error.is_unreachable() => {
                     // Delivery goes on without: this is no reason to call the database unusable.
                     link = None;
-                    round.postpone_pruning(error.operation);
+                    round.pruned_at = Some(Instant::now() + PRUNE_AGAIN);
                     self.metrics.database_error(error.operation);
                     let remedy = if error.is_privilege() {
                         Some("grant DELETE on the outbox, or set --retention 0")
@@ -119,10 +102,10 @@ impl Relay {
         {
             round.pruned_at = Some(Instant::now());
         }
-        if is_due(round.effects_pruned_at, PRUNE_EVERY)
-            && !self.prune_effects(link, &mut round.ungranted_at).await?
-        {
-            round.effects_pruned_at = Some(Instant::now());
+        for (table, cleaned_at) in EffectsTable::ALL.into_iter().zip(&mut round.cleaned_at) {
+            if is_due(*cleaned_at, PRUNE_EVERY) {
+                *cleaned_at = self.clean(link, table).await?;
+            }
         }
         Ok(())
     }
@@ -159,26 +142,34 @@ impl Relay {
         Ok(true)
     }
 
-    /// Deletes inbox entries and idempotency keys that have expired; true when there are more.
-    async fn prune_effects(
+    /// Deletes what has expired, for a moment. Gives from when on there may be more, if not now.
+    async fn clean(
         &self,
         link: &mut Link,
-        ungranted_at: &mut Option<Instant>,
-    ) -> Result<bool, DbError> {
+        table: EffectsTable,
+    ) -> Result<Option<Instant>, DbError> {
         let started = Instant::now();
         while started.elapsed() < PRUNING {
-            let expired = self.outbox.prune_effects(link).await?;
-            self.metrics.pruned("idempotency_keys", expired.keys);
-            self.metrics.pruned("inbox", expired.inbox);
-            if !expired.grants.is_empty() && is_due(*ungranted_at, PRUNE_AGAIN) {
-                *ungranted_at = Some(Instant::now());
-                let remedy = expired.grants.join("; ");
-                tracing::warn!(remedy, "not cleaning up after expired keys or messages");
-            }
-            if !expired.more {
-                return Ok(false);
+            match self.outbox.clean(link, table).await {
+                Ok(Cleaned::Deleted { rows, more }) => {
+                    self.metrics.pruned(table.as_str(), rows);
+                    if !more {
+                        return Ok(Some(Instant::now()));
+                    }
+                }
+                Ok(Cleaned::NotThere | Cleaned::InUse) => return Ok(Some(Instant::now())),
+                Ok(Cleaned::NotGranted(grant)) => {
+                    tracing::warn!(remedy = %grant, "not cleaning {}", table.as_str());
+                    return Ok(Some(Instant::now() + PRUNE_AGAIN));
+                }
+                Err(error) if error.is_unreachable() => return Err(error),
+                Err(error) => {
+                    self.metrics.database_error(error.operation);
+                    tracing::warn!(%error, remedy = error.remedy(), "not cleaning {} for the next minutes", table.as_str());
+                    return Ok(Some(Instant::now() + PRUNE_AGAIN));
+                }
             }
         }
-        Ok(true)
+        Ok(None)
     }
 }

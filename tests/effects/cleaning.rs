@@ -8,7 +8,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use sqlx::Connection as _;
+use sqlx::{Connection as _, Executor as _};
 
 use crate::{
     common::{
@@ -16,12 +16,13 @@ use crate::{
         relay::{Relay, outboxd, until},
         unique,
     },
-    lab::{Outcome, accept, begin, complete, database, effect, response},
+    lab::{Outcome, accept, begin, database, effect, response},
 };
 
 const EXPIRED: &str = "
-    insert into idempotency_keys (scope, key, request_hash, locked_until, expires_at, status)
-        select 'u', 'old-' || n, 'h', now() - interval '2 days', now() - interval '1 second', 200 from generate_series(1, 5000) n;
+    insert into idempotency_keys (scope, key, request_hash, token, begun_in, locked_until, expires_at, status)
+        select 'u', 'old-' || n, 'h', gen_random_uuid(), pg_current_xact_id(),
+               now() - interval '2 days', now() - interval '1 second', 200 from generate_series(1, 5000) n;
     insert into inbox select 'payments', 'old-' || n, now() - interval '1 second' from generate_series(1, 5000) n";
 
 /// Left of what [`EXPIRED`] put there.
@@ -33,9 +34,9 @@ async fn a_relay_deletes_what_has_expired_and_counts_it_even_if_it_keeps_publish
     let database = database().await;
     let connection = &mut database.connect().await;
     database.execute(EXPIRED).await;
-    let token = begin(connection, "young", "h", 30.0).await.token();
-    effect(connection, "young", token).await.unwrap();
-    let open = begin(connection, "open", "h", 0.001).await.token();
+    let token = begin(connection, "young", "h", 30.0).await;
+    effect(connection, "young", token.token()).await.unwrap();
+    let open = begin(connection, "open", "h", 0.001).await;
     assert!(accept(connection, "young").await.unwrap());
     let flags = [
         "--database-url",
@@ -59,7 +60,7 @@ async fn a_relay_deletes_what_has_expired_and_counts_it_even_if_it_keeps_publish
     .await;
     assert_eq!(begin(connection, "young", "h", 30.0).await, response());
     assert!(!accept(connection, "young").await.unwrap());
-    effect(connection, "open", open).await.unwrap();
+    effect(connection, "open", open.token()).await.unwrap();
 }
 
 #[tokio::test]
@@ -67,23 +68,47 @@ async fn what_somebody_uses_at_the_moment_is_left_and_nobody_waited_for() {
     let database = database().await;
     let connection = &mut database.connect().await;
     database.execute(EXPIRED).await;
-    let late = begin(connection, "late", "h", 0.001).await.token();
-    database
-        .execute(
-            "update idempotency_keys set expires_at = now() - interval '1 hour' where key = 'late'",
-        )
-        .await;
     let mut transaction = connection.begin().await.unwrap();
-    complete(&mut transaction, late).await.unwrap();
+    let used = "select from idempotency_keys where key = 'old-7' for update";
+    transaction.execute(used).await.unwrap();
     let (code, _, stderr) = outboxd(&["prune", "--database-url", &database.url]);
     assert_eq!(code, 0, "{stderr}");
-    assert!(
-        stderr.contains("5000 expired idempotency keys and 5000 expired inbox entries"),
-        "{stderr}"
-    );
+    for deleted in [
+        "deleted 4999 expired rows of idempotency_keys",
+        "deleted 5000 expired rows of inbox",
+    ] {
+        assert!(stderr.contains(deleted), "{stderr}");
+    }
     transaction.commit().await.unwrap();
-    let left = "select count(*) from idempotency_keys where key = 'late' and status = 201";
-    assert_eq!(database.number(left).await, 1);
+    assert_eq!(database.number(OLD).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_locked_as_a_whole_is_left_alone_and_not_felt() {
+    let database = database().await;
+    database.execute(EXPIRED).await;
+    let connection = &mut database.connect().await;
+    let mut transaction = connection.begin().await.unwrap();
+    let lock = "lock table inbox in access exclusive mode";
+    transaction.execute(lock).await.unwrap();
+    let flags = ["--database-url", &database.url, "--sink", "stdout"];
+    let relay = Relay::run(&flags).ready().await;
+    until("the other table is clean", || async {
+        let old = "select count(*) from idempotency_keys where key like 'old%'";
+        database.number(old).await == 0
+    })
+    .await;
+    let (code, _, stderr) = outboxd(&["prune", "--database-url", &database.url]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("somebody else holds the table"), "{stderr}");
+    let errors = "outboxd_database_errors_total{operation=\"clean\"}";
+    let errors = relay.metric(errors).await;
+    assert!(errors < 0.5, "{errors}: {}", relay.log());
+    transaction.commit().await.unwrap();
+    until("what has expired is gone", || async {
+        database.number(OLD).await == 0
+    })
+    .await;
 }
 
 /// Prunes again and again; until it is dropped, too.
@@ -130,8 +155,8 @@ async fn cleaning_under_load_loses_no_key_that_is_begun_anew() {
     for round in 0..300 {
         let key = unique("k");
         let expired =
-            "insert into idempotency_keys (scope, key, request_hash, locked_until, expires_at)
-             values ('u', $1, 'old', now(), now())";
+            "insert into idempotency_keys (scope, key, request_hash, token, begun_in, locked_until, expires_at)
+             values ('u', $1, 'old', gen_random_uuid(), pg_current_xact_id(), now(), now())";
         let query = sqlx::query(expired).bind(&key);
         query.execute(&mut *connection).await.unwrap();
         let token = loop {
@@ -145,7 +170,7 @@ async fn cleaning_under_load_loses_no_key_that_is_begun_anew() {
             begin(connection, &key, "h", 30.0).await,
             Outcome::InProgress
         );
-        effect(connection, &key, token).await.unwrap();
+        effect(connection, &key, &token).await.unwrap();
         assert_eq!(begin(connection, &key, "h", 30.0).await, response());
     }
     cleaner.stop();
@@ -166,13 +191,17 @@ async fn a_table_that_cannot_be_cleaned_does_not_make_the_database_unusable() {
     })
     .await;
     database.insert("orders", 10, 1).await;
-    until("events are published", || async {
-        database.pending().await == 0
-    })
+    until(
+        "events are published, and the other table is clean",
+        || async {
+            let left = "select count(*) from inbox";
+            database.pending().await + database.number(left).await == 0
+        },
+    )
     .await;
     let up = relay.metric("outboxd_database_up").await;
     assert!(up > 0.5);
-    let errors = "outboxd_database_errors_total{operation=\"prune_effects\"}";
+    let errors = "outboxd_database_errors_total{operation=\"clean\"}";
     let errors = relay.metric(errors).await;
     assert!((0.5..1.5).contains(&errors), "{errors}");
 }
@@ -218,7 +247,7 @@ async fn without_the_grants_delivery_goes_on_and_check_names_them() {
     let (code, _, stderr) = outboxd(&["prune", "--database-url", &url]);
     assert_eq!(code, 0, "{stderr}");
     assert!(
-        stderr.contains("deleted 5000 expired idempotency keys and 0"),
+        stderr.contains("deleted 5000 expired rows of idempotency_keys"),
         "{stderr}"
     );
     assert!(

@@ -97,16 +97,16 @@ pub async fn database() -> Database {
 /// What `idempotency_begin` gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    Started(i64),
+    Started(String),
     InProgress,
     Replay(i32, String, Vec<u8>),
     Mismatch,
 }
 
 impl Outcome {
-    pub fn token(&self) -> i64 {
+    pub fn token(&self) -> &str {
         match self {
-            Self::Started(token) => *token,
+            Self::Started(token) => token,
             other => panic!("{other:?}"),
         }
     }
@@ -130,7 +130,7 @@ pub async fn try_begin(
     seconds: f64,
 ) -> sqlx::Result<Outcome> {
     let row = sqlx::query(
-        "select outcome, token, status, headers::text as headers, body
+        "select outcome, token::text, status, headers::text, body
            from idempotency_begin('u', $1, $2, make_interval(secs => $3), '1 day')",
     )
     .bind(key)
@@ -145,16 +145,18 @@ pub async fn begin(connection: &mut PgConnection, key: &str, hash: &str, seconds
     try_begin(connection, key, hash, seconds).await.unwrap()
 }
 
-pub async fn complete(connection: &mut PgConnection, token: i64) -> sqlx::Result<()> {
-    sqlx::query("select idempotency_complete($1, 201, '{\"location\": \"/1\"}', 'done')")
-        .bind(token)
-        .execute(connection)
-        .await
-        .map(drop)
+pub async fn complete(connection: &mut PgConnection, token: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "select idempotency_complete($1::text::uuid, 201, '{\"location\": \"/1\"}', 'done')",
+    )
+    .bind(token)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// The effect's transaction: a row of `effects`, and the response.
-pub async fn effect(connection: &mut PgConnection, key: &str, token: i64) -> sqlx::Result<()> {
+pub async fn effect(connection: &mut PgConnection, key: &str, token: &str) -> sqlx::Result<()> {
     let mut transaction = connection.begin().await?;
     sqlx::query("insert into effects values ($1)")
         .bind(key)
@@ -164,8 +166,8 @@ pub async fn effect(connection: &mut PgConnection, key: &str, token: i64) -> sql
     transaction.commit().await
 }
 
-pub async fn release(connection: &mut PgConnection, token: i64) -> bool {
-    let row = sqlx::query("select idempotency_release($1)")
+pub async fn release(connection: &mut PgConnection, token: &str) -> bool {
+    let row = sqlx::query("select idempotency_release($1::text::uuid)")
         .bind(token)
         .fetch_one(connection)
         .await;

@@ -71,6 +71,26 @@ async fn a_table_of_something_else_is_neither_adopted_nor_cleaned() {
 }
 
 #[tokio::test]
+async fn tables_without_our_keys_are_not_adopted() {
+    for (drop, lacks) in [
+        (
+            "alter table inbox drop constraint inbox_pkey",
+            "(consumer, message_id)",
+        ),
+        (
+            "alter table idempotency_keys drop constraint idempotency_keys_token_key",
+            "(token)",
+        ),
+    ] {
+        let database = database().await;
+        database.execute(drop).await;
+        let (code, stderr) = migrate(&database, &["--with", "effects", "--table", "second"]);
+        assert_eq!(code, 78, "{stderr}");
+        assert!(stderr.contains(lacks), "{stderr}");
+    }
+}
+
+#[tokio::test]
 async fn a_table_like_ours_without_our_function_is_not_cleaned() {
     let database = database().await;
     let expired = "insert into inbox values ('c', 'm', '2020-01-01')";

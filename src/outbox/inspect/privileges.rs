@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::{Fault, Finding, Inspection};
 use crate::outbox::{
-    DbError, OnPublished, quote_identifier,
+    DbError, EffectsTable, OnPublished, quote_identifier,
     session::statement,
     table::{COLUMNS, get},
 };
@@ -121,15 +121,13 @@ impl Inspection<'_> {
 
     /// Without them expired idempotency keys and inbox entries stay; delivery is none the worse.
     async fn effects_privileges(&mut self, role: &str) -> Result<(), DbError> {
-        for (table, granted) in self.outbox.effects_tables(&mut self.session).await? {
-            if !granted {
-                let names = &self.outbox.names;
+        let (outbox, names) = (self.outbox, &self.outbox.names);
+        for table in EffectsTable::ALL {
+            if outbox.may_clean(&mut self.session, table).await? == Some(false) {
+                let name = table.name(names);
                 self.warn(
                     "effects",
-                    format!(
-                        "this role may not delete what has expired in {}",
-                        table.name(names)
-                    ),
+                    format!("this role may not delete what has expired in {name}"),
                     format!("{} to {role}", table.grant(names)),
                 );
             }
