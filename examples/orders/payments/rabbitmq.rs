@@ -55,7 +55,7 @@ async fn read(url: &str, queue: &str, payments: &Payments) -> Result<(), Failure
         let message = message.ok_or("the queue has been deleted")??;
         let id = message.properties.message_id().as_ref();
         let id = id.map(ShortString::as_str);
-        if payments.settle(id, &message.data).await {
+        if payments.pay_until_done(id, &message.data).await {
             message.ack(BasicAckOptions::default()).await?;
         }
     }
