@@ -77,7 +77,7 @@ async fn with_queue(
     match asked.await {
         Ok(_) => Ok(channel),
         Err(error) if is_not_found(&error) => {
-            // The answer has closed the channel.
+            // The answer has closed the channel, which lapin logs as an error.
             let channel = connection.create_channel().await?;
             declare(&channel, queue).await?;
             Ok(channel)
