@@ -6,6 +6,7 @@ pub mod kafka;
 pub mod program;
 pub mod rabbitmq;
 pub mod relay;
+pub mod report;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

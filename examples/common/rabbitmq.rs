@@ -11,18 +11,26 @@ use super::Failure;
 /// Makes a quorum queue.
 pub async fn create(url: &str, queue: &str) -> Result<(), Failure> {
     let (connection, channel) = connect(url).await?;
+    declare(&channel, queue).await?;
+    Ok(connection.close(200, "".into()).await?)
+}
+
+/// Declares a quorum queue that delivers a message as often as it takes.
+pub async fn declare(channel: &Channel, queue: &str) -> Result<(), Failure> {
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
+    let quorum = AMQPValue::LongString("quorum".into());
+    arguments.insert("x-queue-type".into(), quorum);
+    // RabbitMQ 4 would drop a message that came back more than 20 times. Its word for no limit is -1,
+    // which 3.x takes too, and drops what comes back once: the highest number does for both.
+    let limit = AMQPValue::LongInt(i32::MAX);
+    arguments.insert("x-delivery-limit".into(), limit);
     let options = QueueDeclareOptions {
         durable: true,
         ..QueueDeclareOptions::default()
     };
     let declared = channel.queue_declare(queue.into(), options, arguments);
     declared.await?;
-    Ok(connection.close(200, "".into()).await?)
+    Ok(())
 }
 
 /// Removes a queue.

@@ -75,7 +75,7 @@ async fn main() -> ExitCode {
     if failures.is_empty() {
         return ExitCode::SUCCESS;
     }
-    report::failed(&failures);
+    common::report::failed(&failures);
     ExitCode::FAILURE
 }
 

@@ -1,11 +1,11 @@
 //! What the demo prints.
 
-use std::{io::IsTerminal, time::Duration};
+use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets::UTF8_FULL_CONDENSED};
-use indicatif::HumanCount;
+use comfy_table::Cell;
 
 use crate::{
+    common::report::{columns, count, must_be, plain},
     leg::Results,
     shop::{CUSTOMERS, ROLLED_BACK_PERCENT, Traffic, WRITERS},
     verdict::Verdict,
@@ -41,64 +41,32 @@ pub fn introduction(traffic: &Traffic) {
 
 /// The figures, a column for each sink.
 pub fn table(results: &[Results]) {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
-    let titles = results
-        .iter()
-        .map(|results| Cell::new(results.title).add_attribute(Attribute::Bold));
-    table.set_header([Cell::new("events")].into_iter().chain(titles));
-    let mut row = |title: &str, figure: &dyn Fn(&Results) -> Cell| {
-        let figures = results
-            .iter()
-            .map(|results| figure(results).set_alignment(CellAlignment::Right));
-        table.add_row([Cell::new(title)].into_iter().chain(figures));
-    };
-    row("committed", &|of| plain(of.verdict.committed));
-    row("rolled back", &|of| plain(of.verdict.rolled_back));
-    row("received", &|of| {
+    let mut table = columns("events", results, |of| of.title);
+    table.row("committed", |of| plain(of.verdict.committed));
+    table.row("rolled back", |of| plain(of.verdict.rolled_back));
+    table.row("received", |of| {
         must_be(of.verdict.committed, of.verdict.received)
     });
-    row("marked published", &|of| {
+    table.row("marked published", |of| {
         must_be(of.verdict.committed, of.marked)
     });
-    row("lost", &|of| must_be(0, of.verdict.lost));
-    row("phantom (never committed)", &|of| {
+    table.row("lost", |of| must_be(0, of.verdict.lost));
+    table.row("phantom (never committed)", |of| {
         must_be(0, of.verdict.phantom)
     });
-    row("out of order per key", &|of| {
+    table.row("out of order per key", |of| {
         must_be(0, of.verdict.out_of_order)
     });
-    row("duplicates", &|of| must_be(0, of.verdict.duplicates));
-    row("altered (key or payload)", &|of| {
+    table.row("duplicates", |of| must_be(0, of.verdict.duplicates));
+    table.row("altered (key or payload)", |of| {
         must_be(0, of.verdict.altered)
     });
-    row("events/s (writers held back)", &|of| {
+    table.row("events/s (writers held back)", |of| {
         Cell::new(format!("{:.0}", of.verdict.rate()))
     });
-    row("p50 from COMMIT to consumer", &|of| {
-        latency(&of.verdict, 50)
-    });
-    row("p99 from COMMIT to consumer", &|of| {
-        latency(&of.verdict, 99)
-    });
-    println!("\n{table}");
-}
-
-fn count(number: usize) -> HumanCount {
-    HumanCount(number as u64)
-}
-
-fn plain(number: usize) -> Cell {
-    Cell::new(count(number))
-}
-
-fn must_be(promised: usize, number: usize) -> Cell {
-    let color = if number == promised {
-        Color::Green
-    } else {
-        Color::Red
-    };
-    plain(number).fg(color)
+    table.row("p50 from COMMIT to consumer", |of| latency(&of.verdict, 50));
+    table.row("p99 from COMMIT to consumer", |of| latency(&of.verdict, 99));
+    table.print();
 }
 
 fn latency(verdict: &Verdict, percent: usize) -> Cell {
@@ -127,17 +95,4 @@ pub fn kept(took: Duration) {
         "\nAs promised: nothing lost, nothing made up, each key in order. {:.0} s.",
         took.as_secs_f64()
     );
-}
-
-/// Something is not.
-pub fn failed(failures: &[String]) {
-    let (red, plain) = if std::io::stderr().is_terminal() {
-        ("\x1b[1;31m", "\x1b[0m")
-    } else {
-        ("", "")
-    };
-    eprintln!();
-    for failure in failures {
-        eprintln!("{red}FAILED  {failure}{plain}");
-    }
 }

@@ -13,6 +13,7 @@ mod service;
 mod stop;
 mod store;
 mod storm;
+mod table;
 
 use std::process::ExitCode;
 
@@ -38,7 +39,7 @@ async fn main() -> ExitCode {
     let done = match orders {
         Orders::Service(args) => args.run().await,
         Orders::Payments(args) => args.run().await,
-        Orders::Storm(args) => return Box::pin(args.run()).await,
+        Orders::Storm(args) => return args.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

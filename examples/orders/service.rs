@@ -144,7 +144,8 @@ impl Service {
                 answer::first(response)
             }
             Err(incomplete) => {
-                // The transaction is rolled back: it was dropped.
+                // The transaction is rolled back: it was dropped. Should it be committed all the same, its
+                // key is completed, which `release` leaves alone.
                 if let Err(error) = self.store.release(request, token).await {
                     tracing::warn!(%error, "a key stays taken until its lock runs out");
                 }

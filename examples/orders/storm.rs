@@ -8,6 +8,7 @@ mod figures;
 mod leg;
 mod progress;
 mod report;
+mod scene;
 mod verdict;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -16,7 +17,7 @@ use clap::{Args, ValueEnum};
 use url::Url;
 
 use self::{crew::Binaries, leg::Leg};
-use crate::common::{Failure, broker::Broker, relay, suffix, unless_interrupted};
+use crate::common::{self, Failure, broker::Broker, relay, suffix, unless_interrupted};
 
 /// Repeat requests, throw answers away, kill programs at random, and count
 #[derive(Args)]
@@ -68,7 +69,7 @@ impl StormArgs {
         if wrong.is_empty() {
             return ExitCode::SUCCESS;
         }
-        report::failed(&wrong);
+        common::report::failed(&wrong);
         ExitCode::FAILURE
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-use super::{Placed, Settled, insert};
+use super::{Effect, Placed, insert};
 
 const ACCEPT: &str = "select inbox_accept($1, $2, $3)";
 
@@ -17,7 +17,7 @@ pub struct Inbox {
 
 impl Inbox {
     /// Pays once.
-    pub async fn pay(&self, id: &str, placed: &Placed) -> Result<Settled, sqlx::Error> {
+    pub async fn pay(&self, id: &str, placed: &Placed) -> Result<Effect, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         // Whoever has the same message at this moment waits here for the other's commit.
         let is_new: bool = sqlx::query_scalar(ACCEPT)
@@ -28,10 +28,10 @@ impl Inbox {
             .await?;
         if !is_new {
             transaction.rollback().await?;
-            return Ok(Settled::Duplicate);
+            return Ok(Effect::Duplicate);
         }
         insert(&mut transaction, placed).await?;
         transaction.commit().await?;
-        Ok(Settled::Paid)
+        Ok(Effect::Paid)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::{
-    ClientConfig, ClientContext, Message, TopicPartitionList,
+    ClientContext, Message, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
     message::{BorrowedMessage, Headers},
@@ -11,7 +11,7 @@ use rdkafka::{
 use tokio::runtime::Handle;
 
 use super::Payments;
-use crate::Failure;
+use crate::common::{Failure, kafka::client};
 
 /// What is to be consumed.
 pub struct Subscription {
@@ -36,8 +36,7 @@ impl ConsumerContext for Warn {
 
 impl Subscription {
     fn open(&self) -> KafkaResult<BaseConsumer<Warn>> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers);
+        let mut config = client(&self.brokers);
         config.set("group.id", &self.group);
         // Only offsets that we store are committed, in the background and when partitions are given
         // back: a commit for each message would be more than a broker keeps up with.
@@ -83,7 +82,7 @@ fn read(
             }
         };
         let payload = message.payload().unwrap_or_default();
-        if runtime.block_on(payments.settle(id(&message), payload)) {
+        if runtime.block_on(payments.pay_until_done(id(&message), payload)) {
             // After the commit of the effect. It fails when the partition is another's by now, who gets
             // the message again.
             if let Err(error) = consumer.store_offset_from_message(&message) {

@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::{
-    Channel, Connection, ConnectionProperties,
+    Channel, Connection, Error, ErrorKind,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable, ShortString},
+    protocol::{AMQPErrorKind, AMQPSoftError},
+    types::{FieldTable, ShortString},
 };
 use tokio::time::sleep;
 
 use super::Payments;
-use crate::Failure;
+use crate::common::{
+    Failure,
+    rabbitmq::{connect, declare},
+};
 
 /// How many messages the broker sends ahead of their acknowledgements.
 const PREFETCH: u16 = 100;
@@ -31,9 +35,8 @@ pub async fn consume(url: &str, queue: &str, payments: &Payments) -> Result<(), 
 
 /// One connection. What is not acknowledged when it ends, RabbitMQ delivers again.
 async fn read(url: &str, queue: &str, payments: &Payments) -> Result<(), Failure> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    declare(&channel, queue).await?;
+    let (connection, channel) = connect(url).await?;
+    let channel = with_queue(&connection, channel, queue).await?;
     let qos = channel.basic_qos(PREFETCH, BasicQosOptions::default());
     qos.await?;
     let mut messages = channel
@@ -52,23 +55,40 @@ async fn read(url: &str, queue: &str, payments: &Payments) -> Result<(), Failure
         let message = message.ok_or("the queue has been deleted")??;
         let id = message.properties.message_id().as_ref();
         let id = id.map(ShortString::as_str);
-        if payments.settle(id, &message.data).await {
+        if payments.pay_until_done(id, &message.data).await {
             message.ack(BasicAckOptions::default()).await?;
         }
     }
     Ok(connection.close(200, "".into()).await?)
 }
 
-/// A quorum queue, unless it is there already: the relay waits for it.
-async fn declare(channel: &Channel, queue: &str) -> Result<(), Failure> {
-    let mut arguments = FieldTable::default();
-    let quorum = AMQPValue::LongString("quorum".into());
-    arguments.insert("x-queue-type".into(), quorum);
-    let options = QueueDeclareOptions {
-        durable: true,
+/// Makes the queue if there is none: the relay waits for it. One that is there is taken as it is: to
+/// declare it with other arguments than its own would fail.
+async fn with_queue(
+    connection: &Connection,
+    channel: Channel,
+    queue: &str,
+) -> Result<Channel, Failure> {
+    let only_ask = QueueDeclareOptions {
+        passive: true,
         ..QueueDeclareOptions::default()
     };
-    let declared = channel.queue_declare(queue.into(), options, arguments);
-    declared.await?;
-    Ok(())
+    let asked = channel.queue_declare(queue.into(), only_ask, FieldTable::default());
+    match asked.await {
+        Ok(_) => Ok(channel),
+        Err(error) if is_not_found(&error) => {
+            // The answer has closed the channel, which lapin logs as an error.
+            let channel = connection.create_channel().await?;
+            declare(&channel, queue).await?;
+            Ok(channel)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_not_found(error: &Error) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else {
+        return false;
+    };
+    *error.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)
 }

@@ -6,7 +6,8 @@
 //! on: each step waits for it.
 //!
 //! The effect and the mark are in two places, so these repeat it:
-//! * a crash between the commit of the effect and the `done` mark;
+//! * a crash between the commit of the effect and the `done` mark; or a stop there while Redis is away,
+//!   if the broker delivers the message again all the same;
 //! * a lock that expires while the effect is still under way: somebody else takes it then;
 //! * a Redis that loses its memory (a restart without persistence, a failover to a replica that lags
 //!   behind, eviction) while the broker delivers a message again.
@@ -16,8 +17,9 @@ use std::time::Duration;
 use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use super::{FIRST_PAUSE, LONGEST_PAUSE, Placed, Settled, insert};
+use super::{Effect, FIRST_PAUSE, LONGEST_PAUSE, Placed, insert};
 use crate::{Failure, redis_mark};
 
 /// Nothing here is about speed: rather wait than take the lock for lost.
@@ -30,6 +32,7 @@ pub struct Marks {
     consumer: String,
     lock_for: Duration,
     keep_for: Duration,
+    stop: CancellationToken,
 }
 
 impl Marks {
@@ -39,6 +42,7 @@ impl Marks {
         consumer: &str,
         lock_for: Duration,
         keep_for: Duration,
+        stop: CancellationToken,
     ) -> Result<Self, Failure> {
         Ok(Self {
             pool,
@@ -46,26 +50,23 @@ impl Marks {
             consumer: consumer.to_owned(),
             lock_for,
             keep_for,
+            stop,
         })
     }
 
     /// Pays once, unless something goes wrong at a bad moment. After an error: to be tried again.
-    pub async fn pay(&self, id: &str, placed: &Placed) -> Result<Settled, Failure> {
+    pub async fn pay(&self, id: &str, placed: &Placed) -> Result<Effect, Failure> {
         let done = format!("{}:done:{id}", self.consumer);
         let lock = format!("{}:lock:{id}", self.consumer);
         if redis_mark::is_set(&self.redis, &done).await? {
-            return Ok(Settled::Duplicate);
+            return Ok(Effect::Duplicate);
         }
         let holder = format!("{:x}", fastrand::u128(..));
         let there = redis_mark::set_first(&self.redis, &lock, &holder, self.lock_for).await;
-        if there
-            .as_ref()
-            .is_ok_and(|there| there.as_ref() != Some(&holder))
-        {
-            return Err("another consumer has the lock".into());
-        }
         let paid = match there {
-            Ok(_) => self.pay_locked(&done, placed).await,
+            Ok(Some(there)) if there == holder => self.pay_locked(&done, placed).await,
+            Ok(Some(_)) => return Err("another consumer has the lock".into()),
+            Ok(None) => return Err("the lock, ours or another's, has just expired".into()),
             // It may have been taken all the same.
             Err(error) => Err(error.into()),
         };
@@ -76,25 +77,32 @@ impl Marks {
         paid
     }
 
-    async fn pay_locked(&self, done: &str, placed: &Placed) -> Result<Settled, Failure> {
+    async fn pay_locked(&self, done: &str, placed: &Placed) -> Result<Effect, Failure> {
         if redis_mark::is_set(&self.redis, done).await? {
-            return Ok(Settled::Duplicate);
+            return Ok(Effect::Duplicate);
         }
         let mut transaction = self.pool.begin().await?;
         insert(&mut transaction, placed).await?;
         transaction.commit().await?;
         // From here to the mark, a crash repeats the effect.
         self.mark_done(done).await;
-        Ok(Settled::Paid)
+        Ok(Effect::Paid)
     }
 
-    /// Until it is there: to go back and try the whole again would repeat the effect.
+    /// Until it is there or the consumer is told to stop: to go back and try the whole again would repeat
+    /// the effect. Without the mark, the acknowledgement alone keeps the message from coming again.
     async fn mark_done(&self, done: &str) {
         let mut pause = FIRST_PAUSE;
         while let Err(error) = redis_mark::set(&self.redis, done, "1", self.keep_for).await {
+            if self.stop.is_cancelled() {
+                tracing::warn!(%error, done, "paid, but not marked as done: should it come again, it is paid again");
+                return;
+            }
             tracing::warn!(%error, "paid, but not marked as done yet, will try again");
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::select! {
+                () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = self.stop.cancelled() => {}
+            }
         }
     }
 }

@@ -6,12 +6,12 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use super::answer::Problem;
-use crate::store::{self, Incomplete, Token};
+use crate::{
+    store::{self, Incomplete, Token},
+    table,
+};
 
-/// The lock lets services that start together take turns: `if not exists` alone does not.
 const TABLE: &str = "
-    set local client_min_messages = warning;
-    select pg_advisory_xact_lock(hashtext('orders'));
     create table if not exists orders (
         id bigint generated always as identity primary key,
         customer text not null,
@@ -34,8 +34,7 @@ const DEAREST: i64 = 100_000_000;
 
 /// Makes the shop's table; the others are made by `outboxd migrate --with effects`.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(TABLE).execute(pool).await?;
-    Ok(())
+    table::create(pool, TABLE).await
 }
 
 /// An order that may be placed.
@@ -74,7 +73,8 @@ impl Order {
         })
     }
 
-    /// Places it. On an error nothing of it is there: a transaction that is dropped is rolled back.
+    /// Places it. On an error nothing of it is there (a transaction that is dropped is rolled back) or, if
+    /// the answer to the COMMIT was lost, perhaps all of it.
     pub async fn place(
         &self,
         pool: &PgPool,

@@ -88,7 +88,7 @@ impl RedisStore {
         }
     }
 
-    /// Tried even if Redis seems to be away: it is rare, and a mark left behind means 409 to everybody.
+    /// A mark left behind means 409 to everybody until it expires.
     async fn remove_mark(&self, request: &Request) {
         let mark = mark(request);
         let removed = redis_mark::remove(&self.redis, &name(request), &mark).await;
@@ -105,6 +105,7 @@ impl Store for RedisStore {
             return Ok(outcome);
         }
         let outcome = self.postgres.begin(request).await;
+        // Not while Redis seems to be away: each request would wait for it. Few have set a mark by then.
         if !matches!(outcome, Ok(Outcome::Started(_))) && !self.breaker.is_open() {
             self.remove_mark(request).await;
         }
@@ -124,6 +125,7 @@ impl Store for RedisStore {
     }
 
     async fn release(&self, request: &Request, token: Token) -> Result<(), sqlx::Error> {
+        // Tried even if Redis seems to be away: a release is rare.
         self.remove_mark(request).await;
         self.postgres.release(request, token).await
     }

@@ -25,8 +25,8 @@ use crate::Failure;
 const CLIENTS: u32 = 32;
 /// Of a hundred answers: lost on their way, or not read.
 const THROWN_AWAY_PERCENT: u32 = 40;
-/// A client in the field would heed Retry-After.
-const PAUSE: std::ops::Range<u64> = 20..150;
+/// In milliseconds. A client in the field would heed Retry-After.
+const PAUSE_MS: std::ops::Range<u64> = 20..150;
 /// No client asks for longer than that.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -119,7 +119,7 @@ impl Pursuit {
         let at_once = (0..intent.at_once).map(|_| self.insist(intent, intent.cents, rng.fork()));
         let mut answers = try_join_all(at_once).await?;
         for _ in 0..intent.later {
-            sleep(Duration::from_millis(rng.u64(PAUSE))).await;
+            sleep(Duration::from_millis(rng.u64(PAUSE_MS))).await;
             answers.push(self.insist(intent, intent.cents, rng.fork()).await?);
         }
         if intent.reuses_key {
@@ -147,7 +147,7 @@ impl Pursuit {
             self.note(&heard);
             match heard {
                 Heard::Final(answer) => return Ok(answer),
-                _ => sleep(Duration::from_millis(rng.u64(PAUSE))).await,
+                _ => sleep(Duration::from_millis(rng.u64(PAUSE_MS))).await,
             }
         }
         Err(format!("no answer to {} within {PATIENCE:?}", intent.key).into())

@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     fs::{self, File, OpenOptions},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -12,12 +11,13 @@ use std::{
 use fastrand::Rng;
 use tokio::{net::TcpStream, time::sleep};
 
+use super::scene::Scene;
 use crate::common::{Failure, broker::Broker, program::Program, relay::Relay};
 
-/// Between one death and the next.
-const BETWEEN: std::ops::Range<u64> = 300..900;
-/// From a death to the restart.
-const DEAD_FOR: std::ops::Range<u64> = 0..500;
+/// Between one death and the next, in milliseconds.
+const BETWEEN_MS: std::ops::Range<u64> = 300..900;
+/// From a death to the restart, in milliseconds.
+const DEAD_FOR_MS: std::ops::Range<u64> = 0..500;
 /// Short, so that the keys of killed services are taken over within the storm.
 const LOCK_FOR: &str = "2s";
 /// Far above what any client takes, and soon gone from a Redis that is not ours alone.
@@ -28,49 +28,6 @@ const START_TRIES: u32 = 200;
 pub struct Binaries {
     pub outboxd: PathBuf,
     pub orders: PathBuf,
-}
-
-/// Where they run.
-pub struct Scene {
-    pub broker: Broker,
-    pub database_url: String,
-    redis_url: Option<String>,
-    /// Topic, or queue and exchange.
-    pub destination: String,
-    pub services: [SocketAddr; 2],
-    /// A folder.
-    pub logs: PathBuf,
-}
-
-impl Scene {
-    pub fn new(
-        broker: Broker,
-        database_url: String,
-        redis_url: Option<String>,
-        destination: String,
-        logs: PathBuf,
-    ) -> Result<Self, Failure> {
-        Ok(Self {
-            broker,
-            database_url,
-            redis_url,
-            destination,
-            services: [free_address()?, free_address()?],
-            logs,
-        })
-    }
-}
-
-/// A free port out of the reach of outgoing connections: one of those could take it while its service
-/// is dead.
-fn free_address() -> Result<SocketAddr, Failure> {
-    for _ in 0..START_TRIES {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..20_000)));
-        if TcpListener::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
-    Err("no free port".into())
 }
 
 /// What a program does.
@@ -124,8 +81,23 @@ enum Running {
     Program(Program),
 }
 
-/// How often which program was killed.
-pub type Kills = [(&'static str, u32); 3];
+/// How often which programs were killed.
+#[derive(Default)]
+pub struct Kills {
+    pub relay: u32,
+    pub services: u32,
+    pub payments: u32,
+}
+
+impl Kills {
+    fn of(&mut self, role: Role) -> &mut u32 {
+        match role {
+            Role::Relay => &mut self.relay,
+            Role::Service(_) => &mut self.services,
+            Role::Payments(_) => &mut self.payments,
+        }
+    }
+}
 
 /// All programs of a leg.
 pub struct Crew<'a> {
@@ -182,13 +154,13 @@ impl<'a> Crew<'a> {
 
     async fn killing(&mut self, mut rng: Rng) -> Result<Infallible, Failure> {
         loop {
-            sleep(Duration::from_millis(rng.u64(BETWEEN))).await;
+            sleep(Duration::from_millis(rng.u64(BETWEEN_MS))).await;
             self.still_runs()?;
             let victim = rng.usize(..self.members.len());
             let victim = &mut self.members[victim];
             victim.running = None; // Killed when dropped.
             victim.kills += 1;
-            sleep(Duration::from_millis(rng.u64(DEAD_FOR))).await;
+            sleep(Duration::from_millis(rng.u64(DEAD_FOR_MS))).await;
             self.revive().await?;
         }
     }
@@ -207,18 +179,16 @@ impl<'a> Crew<'a> {
 
     /// SIGTERM to all: each must end well.
     pub async fn stop(self) -> Result<Kills, Failure> {
-        let mut kills = [("relay", 0), ("services", 0), ("payments", 0)];
+        let mut kills = Kills::default();
         for member in self.members {
-            let name = member.role.name();
-            for (of, count) in &mut kills {
-                *count += if *of == name { member.kills } else { 0 };
-            }
+            *kills.of(member.role) += member.kills;
             let exit = match member.running {
                 Some(Running::Relay(relay)) => relay.stop().await?,
                 Some(Running::Program(program)) => program.stop().await?,
                 None => continue,
             };
             if !exit.success() {
+                let name = member.role.name();
                 return Err(format!("{name}: ended with {exit} after SIGTERM").into());
             }
         }

@@ -31,7 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Depth {
     /// That the broker ever got.
     pub ever: u64,
-    /// That the consumers have not settled.
+    /// That the consumers have not acknowledged; of RabbitMQ without those on their way to a consumer,
+    /// so it is only all of them when the consumers have ended.
     pub left: u64,
 }
 
@@ -126,12 +127,12 @@ fn offsets(brokers: &str, topic: &str) -> Result<Depth, Failure> {
     let mut depth = Depth { ever: 0, left: 0 };
     for partition in committed.elements() {
         let (_, end) = consumer.fetch_watermarks(topic, partition.partition(), PATIENCE)?;
-        let settled = match partition.offset() {
+        let acknowledged = match partition.offset() {
             Offset::Offset(offset) => offset,
             _ => 0,
         };
         depth.ever += u64::try_from(end)?;
-        depth.left += u64::try_from(end - settled)?;
+        depth.left += u64::try_from(end - acknowledged)?;
     }
     Ok(depth)
 }

@@ -12,10 +12,11 @@ use url::Url;
 
 use super::{
     clients::Clients,
-    crew::{Binaries, Crew, Scene},
+    crew::{Binaries, Crew},
     depth::{self, Depth},
     figures::{self, Figures},
     progress,
+    scene::Scene,
     verdict::Verdict,
 };
 use crate::common::{Failure, broker::Broker, database, relay};
@@ -100,7 +101,7 @@ impl Leg {
         crew.revive().await?;
 
         let pool = PgPool::connect(&scene.database_url).await?;
-        self.settle(&pool, &mut crew).await?;
+        self.await_quiet(&pool, &mut crew).await?;
         let kills = crew.stop().await?;
         let depth = depth::measure(&scene.broker, &scene.destination).await?;
         let verdict = Verdict::new(
@@ -111,7 +112,6 @@ impl Leg {
         );
         let figures = Figures {
             counts: clients.counts(),
-            events: verdict.orders,
             messages: depth.ever,
             skipped: figures::skipped(&scene.logs)?,
             kills,
@@ -126,7 +126,7 @@ impl Leg {
     }
 
     /// Until the outbox and the broker are empty, or nothing moves any more.
-    async fn settle(&self, pool: &PgPool, crew: &mut Crew<'_>) -> Result<(), Failure> {
+    async fn await_quiet(&self, pool: &PgPool, crew: &mut Crew<'_>) -> Result<(), Failure> {
         let (mut before, mut since) = (None, Instant::now());
         loop {
             crew.still_runs()?;

@@ -1,6 +1,6 @@
 //! A request and its answer.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{error::Error, io, net::SocketAddr, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
@@ -64,9 +64,36 @@ impl Exchange {
             let body = String::from_utf8(body.to_vec())?;
             Ok::<_, Failure>(heard(head.status, &head.headers, body))
         };
-        let answer = timeout(hang_up.unwrap_or(TIMEOUT), answer).await;
-        Ok(answer.map_or(Heard::Nothing, |answer| answer.unwrap_or(Heard::Nothing)))
+        match timeout(hang_up.unwrap_or(TIMEOUT), answer).await {
+            Ok(Err(error)) if !is_of_a_dead_service(&*error) => Err(error),
+            Ok(Ok(heard)) => Ok(heard),
+            Ok(Err(_)) | Err(_) => Ok(Heard::Nothing),
+        }
     }
+}
+
+/// Whether a connection was refused or broken off, as when a service is killed. Anything else is a fault
+/// of the storm's own, or of the service's answers.
+fn is_of_a_dead_service(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(|cause| {
+        let broken = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let closed = cause.downcast_ref::<hyper::Error>();
+        matches!(
+            broken,
+            Some(
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::NotConnected
+                    | io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::TimedOut
+            )
+        ) || closed.is_some_and(|error| {
+            error.is_incomplete_message() || error.is_closed() || error.is_canceled()
+        })
+    })
 }
 
 fn heard(status: StatusCode, headers: &HeaderMap, body: String) -> Heard {
