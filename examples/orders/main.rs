@@ -7,13 +7,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod database;
 mod payments;
 mod redis_mark;
 mod service;
 mod stop;
 mod store;
 mod storm;
-mod table;
 
 use std::process::ExitCode;
 

@@ -14,14 +14,14 @@ mod redis;
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::json;
-use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{PgConnection, PgPool};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Failure, stop, table};
+use crate::{Failure, database, stop};
 
 /// No unique constraint on the order: a second payment must show in the count, not be refused.
 const TABLE: &str = "
@@ -35,27 +35,30 @@ const TABLE: &str = "
 
 const INSERT: &str = "insert into payments (order_id, cents) values ($1, $2)";
 
+const CONNECTIONS: u32 = 2;
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
+
+/// The events that are payments' business.
+const EVENT_TYPE: &str = "OrderPlaced";
+
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Take the payments of orders
 #[derive(Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("broker").required(true))]
 pub struct PaymentsArgs {
     /// A database with the tables of `outboxd migrate --with effects`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: String,
 
     /// As HOST:PORT,…
-    #[arg(long, env = "KAFKA_BROKERS", required_unless_present = "rabbitmq_url")]
+    #[arg(long, env = "KAFKA_BROKERS", group = "broker")]
     kafka_brokers: Option<String>,
 
     /// As amqp://USER:PASSWORD@HOST:PORT/VHOST
-    #[arg(
-        long,
-        env = "RABBITMQ_URL",
-        hide_env_values = true,
-        conflicts_with = "kafka_brokers"
-    )]
+    #[arg(long, env = "RABBITMQ_URL", hide_env_values = true, group = "broker")]
     rabbitmq_url: Option<String>,
 
     /// The Kafka topic or RabbitMQ queue
@@ -84,11 +87,11 @@ pub struct PaymentsArgs {
     redis_url: Option<String>,
 
     /// How long a message is remembered: for longer than the broker may deliver it again
-    #[arg(long, default_value = "8days", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "8days", value_parser = database::interval)]
     keep_for: Duration,
 
     /// For --dedupe redis: how long one message may take
-    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "30s", value_parser = database::interval)]
     lock_for: Duration,
 }
 
@@ -104,11 +107,9 @@ impl PaymentsArgs {
     /// Consumes until told to stop.
     pub async fn run(self) -> Result<(), Failure> {
         let stop = stop::on_signal()?;
-        let pool = PgPoolOptions::new()
-            .max_connections(2)
-            .connect(&self.database_url)
-            .await?;
-        table::create(&pool, TABLE).await?;
+        let pool = database::open(&self.database_url, CONNECTIONS, LONGEST_TRANSACTION).await?;
+        database::require(&pool, "inbox_accept").await?;
+        database::create_table(&pool, TABLE).await?;
         let payments = Payments {
             guard: self.guard(pool, &stop)?,
             stop,
@@ -155,12 +156,21 @@ enum Guard {
     Redis(redis::Marks),
 }
 
+/// What a broker delivers.
+struct Delivery<'a> {
+    id: Option<&'a str>,
+    event_type: Option<&'a str>,
+    payload: &'a [u8],
+}
+
 /// What became of a message.
 #[derive(Debug, PartialEq)]
 enum Effect {
     Paid,
     /// Its payment had been there before.
     Duplicate,
+    /// It tells of something else than a placed order.
+    NotOurs,
 }
 
 /// An order that is to be paid.
@@ -179,11 +189,12 @@ struct Payments {
 impl Payments {
     /// Tries until the message has had its effect: then it may be acknowledged. False when told to stop
     /// before that: it must not be.
-    async fn pay_until_done(&self, id: Option<&str>, payload: &[u8]) -> bool {
+    async fn pay_until_done(&self, delivery: Delivery<'_>) -> bool {
+        let id = delivery.id;
         let mut pause = FIRST_PAUSE;
         while !self.stop.is_cancelled() {
-            match self.pay(id, payload).await {
-                Ok(Effect::Paid) => return true,
+            match self.pay(&delivery).await {
+                Ok(Effect::Paid | Effect::NotOurs) => return true,
                 Ok(Effect::Duplicate) => {
                     say(&json!({ "event": "duplicate skipped", "message": id }));
                     return true;
@@ -198,9 +209,12 @@ impl Payments {
         false
     }
 
-    async fn pay(&self, id: Option<&str>, payload: &[u8]) -> Result<Effect, Failure> {
-        let id = id.ok_or("the message has no id")?;
-        let placed: Placed = serde_json::from_slice(payload)?;
+    async fn pay(&self, delivery: &Delivery<'_>) -> Result<Effect, Failure> {
+        if delivery.event_type != Some(EVENT_TYPE) {
+            return Ok(Effect::NotOurs);
+        }
+        let id = delivery.id.ok_or("the message has no id")?;
+        let placed: Placed = serde_json::from_slice(delivery.payload)?;
         match &self.guard {
             Guard::Inbox(inbox) => Ok(inbox.pay(id, &placed).await?),
             Guard::Redis(marks) => marks.pay(id, &placed).await,

@@ -19,12 +19,12 @@ use axum::{
     routing::{get, post},
 };
 use clap::Args;
-use sqlx::{PgPool, postgres::PgPoolOptions};
-use tokio::net::TcpListener;
+use sqlx::PgPool;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Failure, stop,
+    Failure, database, stop,
     store::{AnyStore, Incomplete, Outcome, PostgresStore, RedisStore, Request, Token},
 };
 use answer::Problem;
@@ -32,8 +32,9 @@ use order::Order;
 
 const ORDERS: &str = "/orders";
 const BODY_LIMIT: usize = 64 * 1024;
-/// Rather a quick 503, which is tried again, than a queue of requests that nobody waits for any more.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTIONS: u32 = 10;
+/// After SIGTERM, for clients to end their requests.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Take orders over HTTP
 #[derive(Args)]
@@ -54,25 +55,23 @@ pub struct ServiceArgs {
     topic: String,
 
     /// How long a key is remembered
-    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "24h", value_parser = database::interval)]
     keep_for: Duration,
 
     /// How long a request may take: after that, its key may be taken over
-    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "30s", value_parser = database::interval)]
     lock_for: Duration,
 }
 
 impl ServiceArgs {
     /// Serves until told to stop.
     pub async fn run(self) -> Result<(), Failure> {
-        if self.lock_for.is_zero() || self.keep_for < self.lock_for {
-            return Err("--lock-for must be above zero, and --keep-for not below it".into());
+        if self.keep_for < self.lock_for {
+            return Err("--keep-for must not be below --lock-for".into());
         }
         let stop = stop::on_signal()?;
-        let pool = PgPoolOptions::new()
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect(&self.database_url)
-            .await?;
+        let pool = database::open(&self.database_url, CONNECTIONS, self.lock_for).await?;
+        database::require(&pool, "idempotency_begin").await?;
         order::migrate(&pool).await?;
         let service = Arc::new(Service {
             store: self.store(&pool)?,
@@ -82,9 +81,13 @@ impl ServiceArgs {
         });
         let listener = TcpListener::bind(self.listen).await?;
         tracing::info!(listen = %self.listen, "serving");
-        axum::serve(listener, Arc::clone(&service).routes())
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await?;
+        let serving = axum::serve(listener, Arc::clone(&service).routes())
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        tokio::select! {
+            served = serving => served?,
+            // A client that never ends its request must not keep the service from ending.
+            () = async { stop.cancelled().await; sleep(GRACE).await } => {}
+        }
         // axum waits for its clients only. Those that went away left requests behind.
         service.begun.close();
         service.begun.wait().await;
@@ -123,7 +126,7 @@ impl Service {
     /// Everything from taking the key to the answer.
     async fn answer(&self, request: Request, order: Order) -> Result<Response, Problem> {
         match self.store.begin(&request).await? {
-            Outcome::Started(token) => self.effect(&request, token, &order).await,
+            Outcome::Started(token) => self.effect(&request, &token, &order).await,
             Outcome::InProgress => Err(Problem::InProgress),
             Outcome::Replay(response) => answer::replayed(response),
             Outcome::Mismatch => Err(Problem::KeyReused),
@@ -135,7 +138,7 @@ impl Service {
     async fn effect(
         &self,
         request: &Request,
-        token: Token,
+        token: &Token,
         order: &Order,
     ) -> Result<Response, Problem> {
         match order.place(&self.pool, &self.topic, token).await {

@@ -30,14 +30,14 @@ pub trait Store: Send + Sync {
     async fn remember(&self, request: &Request, response: &Response);
 
     /// Gives the key up after the effect was rolled back, so that the next request starts afresh.
-    async fn release(&self, request: &Request, token: Token) -> Result<(), sqlx::Error>;
+    async fn release(&self, request: &Request, token: &Token) -> Result<(), sqlx::Error>;
 }
 
 /// Any of them.
 pub type AnyStore = Arc<dyn Store>;
 
 /// Proof that PostgreSQL gave the key to this request.
-pub type Token = i64;
+pub type Token = String;
 
 /// What became of an attempt to take a key.
 #[derive(Debug, Clone, PartialEq)]

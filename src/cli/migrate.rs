@@ -14,6 +14,7 @@ use crate::outbox::{Applied, Extra, Names, config::DatabaseArgs, script};
 #[command(after_help = "Examples:
   outboxd migrate --database-url postgres://owner@localhost/shop
   outboxd migrate --table sales.outbox --with notify
+  outboxd migrate --with effects           (idempotency keys and inbox: see the README)
   outboxd migrate --print > db/migrations/V42__outbox.sql      (no database needed)")]
 pub struct MigrateArgs {
     /// Print the SQL for Flyway, Alembic, Prisma and the like, and change nothing

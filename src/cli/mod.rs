@@ -43,7 +43,13 @@ pub mod exit {
     name = "outboxd",
     version,
     propagate_version = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = "First steps:
+  export OUTBOXD_DATABASE_URL=postgres://owner@localhost/shop
+  outboxd migrate                                  make the tables
+  outboxd check --kafka-brokers localhost:9092     what is missing, and how to mend it
+  outboxd run --kafka-brokers localhost:9092       relay
+`outboxd COMMAND --help` says more about each."
 )]
 pub struct Cli {
     /// What to do.

@@ -18,7 +18,7 @@ pub struct DatabaseArgs {
 
     /// Destination of an event whose own topic column is NULL: text with {column} in it
     ///
-    /// A Kafka topic, or a RabbitMQ routing key. Example: `events.{aggregate_type`}
+    /// A Kafka topic, or a RabbitMQ routing key. Example: `events.{aggregate_type}`
     #[arg(
         long,
         env = "OUTBOXD_TOPIC",

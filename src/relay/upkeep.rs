@@ -23,6 +23,8 @@ const PRUNE_AGAIN: Duration = Duration::from_mins(10);
 #[derive(Default)]
 struct Round {
     heartbeat_at: Option<Instant>,
+    /// What the last heartbeat said is paused.
+    paused: Vec<String>,
     sampled_at: Option<Instant>,
     sample_took: Duration,
     pruned_at: Option<Instant>,
@@ -86,16 +88,7 @@ impl Relay {
             round.sample_took = started.elapsed();
             round.sampled_at = Some(started);
         }
-        if is_due(round.heartbeat_at, HEARTBEAT) {
-            let paused = self.health.paused_with_reasons();
-            let paused = paused
-                .iter()
-                .map(|(name, why)| (name.as_str(), why.as_str()));
-            self.outbox
-                .heartbeat(link, &self.settings.instance, paused)
-                .await?;
-            round.heartbeat_at = Some(Instant::now());
-        }
+        self.beat(link, round).await?;
         if let Some(retention) = self.settings.retention
             && is_due(round.pruned_at, PRUNE_EVERY)
             && !self.prune(link, &mut round.cursor, retention).await?
@@ -107,6 +100,24 @@ impl Relay {
                 *cleaned_at = self.clean(link, table).await?;
             }
         }
+        Ok(())
+    }
+
+    /// The sign of life; sooner when a destination was paused or resumed, which `status` shows by it.
+    async fn beat(&self, link: &mut Link, round: &mut Round) -> Result<(), DbError> {
+        let with_reasons = self.health.paused_with_reasons();
+        let paused: Vec<String> = with_reasons.iter().map(|(name, _)| name.clone()).collect();
+        if !is_due(round.heartbeat_at, HEARTBEAT) && paused == round.paused {
+            return Ok(());
+        }
+        let with_reasons = with_reasons
+            .iter()
+            .map(|(name, why)| (name.as_str(), why.as_str()));
+        self.outbox
+            .heartbeat(link, &self.settings.instance, with_reasons)
+            .await?;
+        round.heartbeat_at = Some(Instant::now());
+        round.paused = paused;
         Ok(())
     }
 

@@ -12,6 +12,9 @@ connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_url))
 channel = connection.channel()
 channel.basic_qos(prefetch_count=10)
 for method, properties, body in channel.consume(queue):
+    if properties.type != "OrderPlaced":
+        channel.basic_ack(method.delivery_tag)
+        continue
     order = json.loads(body)
     try:
         with database.transaction():

@@ -28,16 +28,21 @@ macro_rules! suite {
     )* };
 }
 
+/// The example `orders` of this build.
+pub fn example() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().unwrap().join("../examples/orders");
+    assert!(path.exists(), "cargo build --example orders comes first");
+    path
+}
+
 /// A running program; killed when dropped.
 pub struct Program(Child);
 
 impl Program {
-    /// Starts a subcommand of the example of this build.
+    /// Starts a subcommand of the example.
     pub fn example(arguments: &[&str]) -> Self {
-        let tests = std::env::current_exe().unwrap();
-        let path: PathBuf = tests.parent().unwrap().join("../examples/orders");
-        assert!(path.exists(), "cargo build --example orders comes first");
-        Self::start(Command::new(path).args(arguments))
+        Self::start(Command::new(example()).args(arguments))
     }
 
     /// Starts a script of this folder, with the system's Python: Debian's packages are in it.

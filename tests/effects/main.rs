@@ -19,3 +19,4 @@ mod http;
 mod inbox;
 mod keys;
 mod making;
+mod storm;

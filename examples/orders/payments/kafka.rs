@@ -10,7 +10,7 @@ use rdkafka::{
 };
 use tokio::runtime::Handle;
 
-use super::Payments;
+use super::{Delivery, Payments};
 use crate::common::{Failure, kafka::client};
 
 /// What is to be consumed.
@@ -81,8 +81,12 @@ fn read(
                 continue;
             }
         };
-        let payload = message.payload().unwrap_or_default();
-        if runtime.block_on(payments.pay_until_done(id(&message), payload)) {
+        let delivery = Delivery {
+            id: header(&message, "id"),
+            event_type: header(&message, "type"),
+            payload: message.payload().unwrap_or_default(),
+        };
+        if runtime.block_on(payments.pay_until_done(delivery)) {
             // After the commit of the effect. It fails when the partition is another's by now, who gets
             // the message again.
             if let Err(error) = consumer.store_offset_from_message(&message) {
@@ -93,9 +97,9 @@ fn read(
     Ok(())
 }
 
-/// The header that outboxd sets.
-fn id<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a str> {
+/// One of the headers that outboxd sets.
+fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a str> {
     let mut headers = message.headers()?.iter();
-    let id = headers.find(|header| header.key == "id")?;
-    std::str::from_utf8(id.value?).ok()
+    let header = headers.find(|header| header.key == name)?;
+    std::str::from_utf8(header.value?).ok()
 }

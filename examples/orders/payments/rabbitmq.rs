@@ -11,7 +11,7 @@ use lapin::{
 };
 use tokio::time::sleep;
 
-use super::Payments;
+use super::{Delivery, Payments};
 use crate::common::{
     Failure,
     rabbitmq::{connect, declare},
@@ -53,9 +53,13 @@ async fn read(url: &str, queue: &str, payments: &Payments) -> Result<(), Failure
             () = payments.stop.cancelled() => break,
         };
         let message = message.ok_or("the queue has been deleted")??;
-        let id = message.properties.message_id().as_ref();
-        let id = id.map(ShortString::as_str);
-        if payments.pay_until_done(id, &message.data).await {
+        let (id, event_type) = (message.properties.message_id(), message.properties.kind());
+        let delivery = Delivery {
+            id: id.as_ref().map(ShortString::as_str),
+            event_type: event_type.as_ref().map(ShortString::as_str),
+            payload: &message.data,
+        };
+        if payments.pay_until_done(delivery).await {
             message.ack(BasicAckOptions::default()).await?;
         }
     }

@@ -7,8 +7,8 @@ use sqlx::PgPool;
 
 use super::answer::Problem;
 use crate::{
+    database,
     store::{self, Incomplete, Token},
-    table,
 };
 
 const TABLE: &str = "
@@ -34,7 +34,7 @@ const DEAREST: i64 = 100_000_000;
 
 /// Makes the shop's table; the others are made by `outboxd migrate --with effects`.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::Error> {
-    table::create(pool, TABLE).await
+    database::create_table(pool, TABLE).await
 }
 
 /// An order that may be placed.
@@ -79,7 +79,7 @@ impl Order {
         &self,
         pool: &PgPool,
         topic: &str,
-        token: Token,
+        token: &Token,
     ) -> Result<store::Response, Incomplete> {
         let mut transaction = pool.begin().await?;
         let id: i64 = sqlx::query_scalar(INSERT_ORDER)

@@ -9,13 +9,13 @@ use super::{Outcome, Request, Response, Store, Token};
 
 /// A transaction of its own: others must hear `in_progress` while the effect is still under way.
 const BEGIN: &str = "
-    select outcome, token, status, headers::text, convert_from(body, 'UTF8')
+    select outcome, token::text, status, headers::text, convert_from(body, 'UTF8')
     from idempotency_begin($1, $2, $3, $4, $5)";
 
 const COMPLETE: &str =
-    "select idempotency_complete($1, $2, $3::text::jsonb, convert_to($4, 'UTF8'))";
+    "select idempotency_complete($1::text::uuid, $2, $3::text::jsonb, convert_to($4, 'UTF8'))";
 
-const RELEASE: &str = "select idempotency_release($1)";
+const RELEASE: &str = "select idempotency_release($1::text::uuid)";
 
 /// What [`COMPLETE`] raises when the key is held no longer.
 const HELD_NO_LONGER: &str = "OX001";
@@ -67,7 +67,7 @@ impl Store for PostgresStore {
         // It is stored already.
     }
 
-    async fn release(&self, _: &Request, token: Token) -> Result<(), sqlx::Error> {
+    async fn release(&self, _: &Request, token: &Token) -> Result<(), sqlx::Error> {
         let released: bool = sqlx::query_scalar(RELEASE)
             .bind(token)
             .fetch_one(&self.pool)
@@ -110,7 +110,7 @@ pub enum Incomplete {
 /// Stores the response: the last statement in the transaction of the effect, since it locks the key.
 pub async fn complete(
     transaction: &mut PgConnection,
-    token: Token,
+    token: &Token,
     response: &Response,
 ) -> Result<(), Incomplete> {
     let headers = serde_json::to_string(&response.headers);

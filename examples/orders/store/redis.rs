@@ -9,7 +9,8 @@
 //!    never keeps anyone off a key that may be taken over.
 //! 2. Whoever is not told `Started` removes its own mark at once.
 //! 3. Commit in PostgreSQL, then put the response in the mark's place. In between others hear 409,
-//!    and come again. The response ends before PostgreSQL forgets the key.
+//!    and come again. The response ends before PostgreSQL forgets the key, and says when: a Redis that
+//!    was frozen may carry out a command long after its sender gave up on it.
 //! 4. To release, remove the mark first, then release in PostgreSQL: a mark never outlives its holder's
 //!    release. It is removed by comparison, as a successor's may stand there by then.
 //!
@@ -18,7 +19,7 @@
 //! could remove (its holder was killed, or Redis was away just then) means 409 until it expires, two
 //! seconds at most. That it expires before a slow effect is done only means that PostgreSQL is asked.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use redis::{RedisResult, aio::ConnectionManager};
@@ -39,8 +40,16 @@ const MARK_FOR: Duration = Duration::from_secs(2);
 /// What stands under a key.
 #[derive(Serialize, Deserialize)]
 enum Entry {
-    Mark { hash: String, attempt: String },
-    Done { hash: String, response: Response },
+    Mark {
+        hash: String,
+        attempt: String,
+    },
+    Done {
+        hash: String,
+        response: Response,
+        /// When PostgreSQL forgets it, in milliseconds since 1970.
+        until: u128,
+    },
 }
 
 /// Keys in PostgreSQL, with Redis in front.
@@ -113,18 +122,19 @@ impl Store for RedisStore {
     }
 
     async fn remember(&self, request: &Request, response: &Response) {
+        // PostgreSQL counts from when it was asked, which was later than the request began.
+        let ttl = self.keep_for.saturating_sub(request.began.elapsed());
         let entry = Entry::Done {
             hash: request.hash.clone(),
             response: response.clone(),
+            until: now() + ttl.as_millis(),
         };
-        // PostgreSQL counts from when it was asked, which was later than the request began.
-        let ttl = self.keep_for.saturating_sub(request.began.elapsed());
         let (key, entry) = (name(request), text(&entry));
         let set = redis_mark::set(&self.redis, &key, &entry, ttl);
         self.breaker.ask(set).await;
     }
 
-    async fn release(&self, request: &Request, token: Token) -> Result<(), sqlx::Error> {
+    async fn release(&self, request: &Request, token: &Token) -> Result<(), sqlx::Error> {
         // Tried even if Redis seems to be away: a release is rare.
         self.remove_mark(request).await;
         self.postgres.release(request, token).await
@@ -143,6 +153,11 @@ fn mark(request: &Request) -> String {
     })
 }
 
+fn now() -> u128 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_millis()
+}
+
 fn text(entry: &Entry) -> String {
     serde_json::json!(entry).to_string()
 }
@@ -151,7 +166,10 @@ fn text(entry: &Entry) -> String {
 fn answer(request: &Request, entry: Entry) -> Option<Outcome> {
     match entry {
         Entry::Mark { hash, .. } => (hash == request.hash).then_some(Outcome::InProgress),
-        Entry::Done { hash, response } if hash == request.hash => Some(Outcome::Replay(response)),
+        Entry::Done { until, .. } if until <= now() => None,
+        Entry::Done { hash, response, .. } if hash == request.hash => {
+            Some(Outcome::Replay(response))
+        }
         Entry::Done { .. } => Some(Outcome::Mismatch),
     }
 }
@@ -194,10 +212,23 @@ mod tests {
         let there = text(&Entry::Done {
             hash: request("a").hash,
             response: response(),
+            until: now() + 60_000,
         });
         let same = answer(&request("a"), read(&there));
         assert_eq!(same, Some(Outcome::Replay(response())));
         let other = answer(&request("b"), read(&there));
         assert_eq!(other, Some(Outcome::Mismatch));
+    }
+
+    #[test]
+    fn a_response_that_postgresql_has_forgotten_is_not_replayed() {
+        let there = text(&Entry::Done {
+            hash: request("a").hash,
+            response: response(),
+            until: now(),
+        });
+        for body in ["a", "b"] {
+            assert_eq!(answer(&request(body), read(&there)), None);
+        }
     }
 }

@@ -70,6 +70,7 @@ pub fn table(outcomes: &[Outcome]) {
         Cell::new(format!("{:.0}", of.figures.took.as_secs_f64()))
     });
     table.print();
+    println!("{LEGEND}");
 }
 
 type Counter = fn(&Outcome) -> &AtomicU32;
@@ -109,6 +110,11 @@ fn share(number: usize, of: usize) -> Cell {
     let percent = number as f64 * 100.0 / of.max(1) as f64;
     Cell::new(format!("{} ({percent:.1} %)", count(number)))
 }
+
+/// What the figures leave open.
+const LEGEND: &str = "
+The 201s that were the first and are missing here are among the answers thrown away. The inbox also catches
+what the broker delivers again to a consumer that was killed before it could acknowledge.";
 
 /// All is well.
 pub fn kept(took: Duration) {
