@@ -28,6 +28,8 @@ demo-orders: services ## HTTP orders and their payments, each exactly once under
 	@$(environment); cargo run --quiet --release --example orders -- storm
 
 test: services ## all tests, against real servers, which are left running for the next time
+	@# Tests run this example, and an example with tests of its own is not built by `cargo test`.
+	@cargo build --example orders
 	@$(environment); log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \
 		cargo test --no-fail-fast | tee "$$log" || status=$$?; \
 		cargo test --features defects --test torture defects:: -- --test-threads 4 \
