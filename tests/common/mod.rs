@@ -39,6 +39,20 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{:x}-{pid:x}-{count}", time.as_micros())
 }
 
+/// A port that nobody listens on, and that no connection takes meanwhile: below the kernel's own range for
+/// outgoing ones, below the servers' (20,000 and up), and not given twice by this process.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number =
+            std::process::id().wrapping_mul(7) % 10_000 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + number % 10_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// Runs what blocks, and lets a test's other tasks go on meanwhile where its runtime can: a proxy that
 /// stands still may be what it waits for.
 pub fn blocking<T>(run: impl FnOnce() -> T) -> T {

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fs::File,
-    net::TcpListener as StdListener,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -14,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::unique;
+use super::{free_port, unique};
 
 /// How long a condition may take to come true on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -43,11 +42,7 @@ impl Relay {
 
     /// The same with further environment variables.
     pub fn run_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
-        let port = StdListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let log = std::env::temp_dir().join(unique("outboxd-log"));
         let errors = File::create(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_outboxd"))

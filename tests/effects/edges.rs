@@ -1,6 +1,6 @@
 //! One suite for every HTTP edge: the example's service, the same with Redis in front, and one in Python.
 
-use std::{collections::HashSet, net::TcpListener, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use sqlx::Executor as _;
 use tokio::{task::JoinSet, time::timeout};
@@ -9,7 +9,7 @@ use crate::{
     common::{
         PrivateServices,
         database::Database,
-        env,
+        env, free_port,
         relay::{PATIENCE, until},
         unique,
     },
@@ -33,8 +33,7 @@ struct Edge {
 
 impl Edge {
     async fn start(kind: Kind, database: &Database, redis: &str, lock_for: &str) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-        let port = address.unwrap().port();
+        let port = free_port();
         let url = &database.url;
         let mut program = if kind == Kind::Python {
             Program::python("edge.py", &[url, &port.to_string(), lock_for])
