@@ -52,6 +52,21 @@ pub fn migrate(binary: &Path, database_url: &str, more: &[&str]) -> Result<(), F
     Err(format!("outboxd migrate: {}: {}", output.status, message.trim()).into())
 }
 
+/// To find a free port.
+const TRIES: u32 = 200;
+
+/// A free port out of the reach of outgoing connections: one of those could take it before it is used, or
+/// while its program is dead.
+pub fn free_address() -> Result<SocketAddr, Failure> {
+    for _ in 0..TRIES {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..20_000)));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err("no free port".into())
+}
+
 /// A running relay; killed when dropped.
 pub struct Relay {
     program: Program,
@@ -61,8 +76,7 @@ pub struct Relay {
 impl Relay {
     /// `outboxd run`, until it is ready.
     pub async fn start(binary: &Path, settings: &[&str], log: &File) -> Result<Self, Failure> {
-        // Free now; should someone else take it in the next millisecond, the relay says so and ends.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let address = free_address()?;
         let listen = address.to_string();
         let common = ["--listen", &listen, "--log-format", "json"];
         let arguments = [&["run"], settings, &common].concat();

@@ -1,14 +1,8 @@
 //! Where the programs of a leg run, and what they use.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
-use crate::common::{Failure, broker::Broker};
-
-/// To find a free port.
-const TRIES: u32 = 200;
+use crate::common::{Failure, broker::Broker, relay::free_address};
 
 /// Addresses and names.
 pub struct Scene {
@@ -39,18 +33,6 @@ impl Scene {
             logs,
         })
     }
-}
-
-/// A free port out of the reach of outgoing connections: one of those could take it while its service
-/// is dead.
-fn free_address() -> Result<SocketAddr, Failure> {
-    for _ in 0..TRIES {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..20_000)));
-        if TcpListener::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
-    Err("no free port".into())
 }
 
 fn free_addresses() -> Result<[SocketAddr; 2], Failure> {
