@@ -118,10 +118,7 @@ fn fill(names: &Names, sql: &str) -> String {
         .replace("{instances}", &names.instances())
         .replace("{outbox_index}", &names.beside("_pending"))
         .replace("{failures_index}", &names.beside("_failures_lane"))
-        .replace(
-            "{notify_function}",
-            &format!("{}.{}", names.quoted_schema(), names.beside("_notify")),
-        )
+        .replace("{notify_function}", &names.qualified("_notify"))
         .replace("{keys}", &EffectsTable::IdempotencyKeys.name(names))
         .replace("{inbox}", &EffectsTable::Inbox.name(names))
         .replace("{schema}", &names.quoted_schema())

@@ -51,12 +51,9 @@ impl Names {
         })
     }
 
-    fn qualified(&self, suffix: &str) -> String {
-        format!(
-            "{}.{}",
-            quote_identifier(&self.schema),
-            quote_identifier(&format!("{}{suffix}", self.table))
-        )
+    /// `"schema"."outbox_suffix"`: what belongs to the table.
+    pub(super) fn qualified(&self, suffix: &str) -> String {
+        self.in_schema(&format!("{}{suffix}", self.table))
     }
 
     /// `"schema"."outbox"`.

@@ -56,13 +56,7 @@ async fn every_fault_on_the_way_to_kafka_and_its_death_pass() {
     for fault in Fault::ALL {
         endure(&mut scene, &proxy, fault, "sink_up").await;
     }
-    scene.load().await;
-    scene.begin();
-    scene.broker.control("kill");
-    scene.write(200).await;
-    scene.misses("sink_up").await;
-    scene.broker.control("start");
-    scene.recovers("the death of Kafka").await;
+    scene.survives_the_brokers_death().await;
     scene.ends().await;
 }
 

@@ -27,13 +27,7 @@ async fn death_alarm_closed_connections_and_a_deleted_exchange_pass() {
     let flags = ["--rabbitmq-exchange", EXCHANGE];
     let mut scene = Scene::to(queue.clone(), database, &url, broker, &flags).await;
 
-    scene.load().await;
-    scene.begin();
-    scene.broker.control("kill");
-    scene.write(200).await;
-    scene.misses("sink_up").await;
-    scene.broker.control("start");
-    scene.recovers("the death of RabbitMQ").await;
+    scene.survives_the_brokers_death().await;
 
     scene.load().await;
     scene.begin();

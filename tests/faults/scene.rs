@@ -137,6 +137,17 @@ impl Scene {
         assert_eq!(self.relay.get("/readyz").await.unwrap().0, 503);
     }
 
+    /// A private broker is killed under load, and comes back.
+    pub async fn survives_the_brokers_death(&mut self) {
+        self.load().await;
+        self.begin();
+        self.broker.control("kill");
+        self.write(200).await;
+        self.misses("sink_up").await;
+        self.broker.control("start");
+        self.recovers("the death of the broker").await;
+    }
+
     /// Waits until everything is delivered by the same process, and says how long that took.
     pub async fn recovers(&mut self, from: &str) {
         let started = Instant::now();
