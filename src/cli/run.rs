@@ -1,6 +1,11 @@
 //! `outboxd run` and `outboxd drain`.
 
-use std::{io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::IsTerminal,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::net::TcpListener;
@@ -164,24 +169,26 @@ async fn stop_when_drained(relay: Arc<Relay>, stop: CancellationToken) -> Option
     let bar = progress();
     let published = relay.metrics().published_total();
     let mut link = None;
+    let mut rest_until = Instant::now();
     let mut seen = None;
     loop {
-        // Counting costs the database more than publishing does: only while nothing moves.
         let moved = seen.replace(published.get()) != Some(published.get());
         bar.set_position(published.get());
-        if !moved || bar.length() == Some(0) {
+        bar.set_length(published.get() + relay.metrics().pending_events.get().unsigned_abs());
+        bar.set_message(relay.unready().unwrap_or_default());
+        // Counting costs the database more than publishing does: only when claims come back empty.
+        if !moved && !relay.finds_work() && Instant::now() >= rest_until {
+            let started = Instant::now();
             match remaining(&relay, &mut link).await {
                 Ok(0) => break,
-                Ok(remaining) => {
-                    bar.set_length(published.get() + remaining);
-                    bar.set_message(relay.unready().unwrap_or_default());
-                }
+                Ok(_) => {}
                 // The relay itself says what is wrong, and waits.
                 Err(error) => {
                     link = None;
                     tracing::debug!(%error, "counting what is left");
                 }
             }
+            rest_until = Instant::now() + started.elapsed() * 20;
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}

@@ -22,7 +22,7 @@ pub(super) fn columns(table: &Table, most: usize) -> String {
     format!(
         "o.id, {lane} as lane, {event_id} as event_id, {destination} as destination, {key} as key, \
          o.event_type::text as event_type, case when {size} <= {most} then {payload} end as payload, \
-         o.headers::text as headers, o.created_at, {size}::bigint as size",
+         o.headers::text as headers, o.created_at, {size} as size",
         lane = Table::LANE,
         event_id = Table::EVENT_ID,
         destination = table.destination,
@@ -34,7 +34,7 @@ pub(super) fn columns(table: &Table, most: usize) -> String {
 
 /// Bytes of payload and headers.
 pub(super) fn size(row: &PgRow) -> Result<usize, DbError> {
-    let size: i64 = get(row, 9)?;
+    let size: i32 = get(row, 9)?;
     Ok(usize::try_from(size).unwrap_or_default())
 }
 

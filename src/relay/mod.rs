@@ -15,7 +15,7 @@ mod worker;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -72,6 +72,7 @@ pub struct Relay {
     wake: Notify,
     backlog: Notify,
     active: AtomicUsize,
+    finds_work: AtomicBool,
     last_turn: Mutex<Instant>,
 }
 
@@ -109,6 +110,7 @@ impl Relay {
             wake: Notify::new(),
             backlog: Notify::new(),
             active: AtomicUsize::new(0),
+            finds_work: AtomicBool::new(true),
             last_turn: Mutex::new(Instant::now()),
         })
     }
@@ -246,6 +248,11 @@ impl Relay {
             reasons.push("published events could not be marked yet".to_owned());
         }
         (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// Whether the last claim found something, and the sink can be used.
+    pub fn finds_work(&self) -> bool {
+        self.finds_work.load(Relaxed) && self.health.sink_down().is_none()
     }
 
     fn progressed(&self) {

@@ -68,6 +68,8 @@ impl Relay {
                 stop.run_until_cancelled(Box::pin(self.turn(&mut link))).await.unwrap_or(Ok(Turn::Idle)),
                 else self.turn(&mut link).await);
             drop(active);
+            let found = !matches!(turn, Ok(Turn::Idle));
+            self.finds_work.store(found, Relaxed);
             match turn {
                 Ok(Turn::Worked { more }) => {
                     backoff = Backoff::default();
