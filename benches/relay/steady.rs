@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use sqlx::PgConnection;
 use tokio::{
     task::JoinSet,
     time::{sleep, sleep_until},
@@ -28,12 +29,22 @@ use crate::{
 const RATE: usize = 5_000;
 /// Seconds that do not count.
 const WARM_UP: usize = 5;
-/// Connections of writers; each transaction inserts one event, as a service's would.
+/// Connections of writers.
 const WRITERS: usize = 8;
+/// Events of a transaction. With one in each, PostgreSQL has two cores to itself and writers fall behind.
+const TOGETHER: usize = 5;
+/// The table is in use already: PostgreSQL knows what its rows look like.
+const IN_USE: Rows = Rows {
+    count: 100_000,
+    keys: 1_000,
+    key: "order-",
+    payload_bytes: 1024,
+    published: true,
+};
 /// The relay's shortest wait between two looks, in milliseconds.
 const WAKE_UP_MS: f64 = 2.0;
 
-/// Each event inserted on time, in a transaction of its own, and relayed by `outboxd run`.
+/// Events inserted on time, a few in a transaction, and relayed by `outboxd run`.
 pub struct Steady(pub Kind);
 
 #[async_trait(?Send)]
@@ -43,7 +54,7 @@ impl Cell for Steady {
     }
 
     async fn measure(&self, bench: &Bench, results: &mut Results) -> Result<(), Failure> {
-        let stage = bench.stage(self.0, Mode::Mark, &[Rows::pending(0)]).await?;
+        let stage = bench.stage(self.0, Mode::Mark, &[IN_USE]).await?;
         let count = RATE * (WARM_UP + usize::try_from(bench.steady)?);
         for _ in bench.rounds(&self.name()) {
             let raw = stage.on_a_scene(async |scene| publish(scene, count).await);
@@ -129,7 +140,7 @@ async fn relay(
     let latencies = trips.over(first).await?;
     relay.stop().await?;
     let [transactions, cpu, postgres] = [0, 1, 2].map(|of| (after[of] - before[of]) / took);
-    let writers = (count - first) as f64 / took;
+    let writers = ((count - first) / TOGETHER) as f64 / took;
     results.value("relay's transactions/s", transactions - writers, None);
     results.value("relay's CPU, % of a core", cpu * 100.0, None);
     results.value("PostgreSQL's CPU, % of a core", postgres * 100.0, None);
@@ -153,29 +164,37 @@ async fn cost(scene: &Scene<'_>, relay: &Relay) -> Result<[f64; 3], Failure> {
     Ok([transactions, cpu, meter::postgres_cpu_seconds()?])
 }
 
-/// Inserts one event in [`WRITERS`]; gives by how many milliseconds each began too late, without the warm-up.
+/// Does one transaction in [`WRITERS`]; gives by how many milliseconds each began too late, without the
+/// warm-up.
 async fn write(
-    mut connection: sqlx::PgConnection,
+    mut connection: PgConnection,
     trips: Arc<Trips>,
     began: Instant,
     writer: usize,
 ) -> Result<Vec<f64>, sqlx::Error> {
     let insert = "insert into outbox (aggregate_type, aggregate_id, event_type, payload)
-                  values ('orders', $1, 'OrderPlaced', $2::text::jsonb)";
+                  select 'orders', key, 'OrderPlaced', payload::jsonb
+                    from unnest($1::text[], $2::text[]) as event (key, payload)";
     let pad = payloads(1024).swap_remove(writer);
     let mut late = Vec::new();
-    for number in (writer..trips.count()).step_by(WRITERS) {
-        let due = due(began, number);
+    for first in (writer * TOGETHER..trips.count()).step_by(WRITERS * TOGETHER) {
+        let due = due(began, first);
         sleep_until(due.into()).await;
-        if number >= RATE * WARM_UP {
+        if first >= RATE * WARM_UP {
             late.push(due.elapsed().as_secs_f64() * 1e3);
         }
+        let numbers = first..trips.count().min(first + TOGETHER);
+        let keys: Vec<String> = numbers
+            .clone()
+            .map(|n| format!("order-{}", n % 1000))
+            .collect();
+        let payloads: Vec<String> = numbers.clone().map(|n| payload(&pad, n)).collect();
         sqlx::query(insert)
-            .bind(format!("order-{}", number % 1000))
-            .bind(payload(&pad, number))
+            .bind(keys)
+            .bind(payloads)
             .execute(&mut connection)
             .await?;
-        trips.sets_out(number);
+        numbers.for_each(|number| trips.sets_out(number));
     }
     Ok(late)
 }
