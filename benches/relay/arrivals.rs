@@ -33,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Counts messages without consuming them.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub enum Counter {
     Kafka(BaseConsumer, String),
     Rabbitmq {

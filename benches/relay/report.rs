@@ -15,7 +15,7 @@ const FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/bench.json");
 pub struct Results {
     pub cell: String,
     measurements: Vec<Measurements>,
-    values: Vec<Values>,
+    values: Vec<Series>,
 }
 
 /// One for each round.
@@ -27,7 +27,7 @@ struct Measurements {
 
 /// A ratio or another number that counts, one for each round.
 #[derive(Serialize)]
-struct Values {
+struct Series {
     what: String,
     values: Vec<f64>,
     target: Option<Target>,
@@ -88,7 +88,7 @@ impl Results {
         eprintln!("  {what}: {value:.3}");
         match self.values.iter_mut().find(|all| all.what == what) {
             Some(same) => same.values.push(value),
-            None => self.values.push(Values {
+            None => self.values.push(Series {
                 what: what.to_owned(),
                 values: vec![value],
                 target,
@@ -123,10 +123,10 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
 
 /// Medians.
 pub fn tables(all: &[Results]) {
-    println!(
-        "\nCPU microseconds, WAL bytes: for each event.\n{}",
-        measurements(all)
-    );
+    let measured = measurements(all);
+    if !measured.is_empty() {
+        println!("\nCPU microseconds, WAL bytes: for each event.\n{measured}");
+    }
     println!("{}", values(all));
 }
 
