@@ -46,9 +46,9 @@ torture: services ## a storm of faults: STORM=torture SINK=kafka ROWS=1000000 KI
 		$(if $(MINUTES),TORTURE_MINUTES=$(MINUTES)) \
 		cargo test --release --test torture $(STORM) -- --exact --ignored --nocapture; done
 
-bench: services ## the relay against the least code that does the same: CELLS='kafka mark' ROWS=1000000 REPEAT=5
+bench: services ## speed against the limit: CELLS='drain kafka' ROWS=1000000 REPEAT=3 MORE='--list' or '--help'
 	@$(environment); cargo bench --bench relay -- $(CELLS) \
-		$(if $(ROWS),--rows $(ROWS)) $(if $(REPEAT),--repeat $(REPEAT))
+		$(if $(ROWS),--rows $(ROWS)) $(if $(REPEAT),--repeat $(REPEAT)) $(MORE)
 
 lint: needs ## formatting and clippy; a warning fails
 	cargo fmt --check

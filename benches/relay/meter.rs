@@ -2,7 +2,7 @@
 
 use std::{fs, time::Instant};
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 
 use crate::{common::Failure, stage::Scene};
 
@@ -12,6 +12,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Of one measurement.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub struct Figures {
+    pub events: usize,
     pub events_per_second: f64,
     /// CPU microseconds for each event.
     pub client_us: f64,
@@ -37,6 +38,7 @@ pub struct Meter<'a> {
     lsn: String,
     cpu: Cpu,
     began: Instant,
+    ended: Option<Instant>,
 }
 
 /// CPU seconds so far.
@@ -60,11 +62,18 @@ impl<'a> Meter<'a> {
             lsn,
             cpu: Cpu::now(scene.stage.kind.broker_program())?,
             began: Instant::now(),
+            ended: None,
         })
     }
 
+    /// The work is done; what follows does not take its time.
+    pub fn done(&mut self) {
+        self.ended = Some(Instant::now());
+    }
+
     pub async fn stop(mut self) -> Result<Figures, Failure> {
-        let took = self.began.elapsed().as_secs_f64();
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let took = (ended - self.began).as_secs_f64();
         let cpu = Cpu::now(self.scene.stage.kind.broker_program())?;
         let sql = "select pg_wal_lsn_diff(pg_current_wal_lsn(), $1::pg_lsn)::float8,
                           coalesce(pg_stat_get_dead_tuples('outbox'::regclass), 0)::float8";
@@ -75,6 +84,7 @@ impl<'a> Meter<'a> {
         let events = self.scene.stage.rows as f64;
         let us = |after: f64, before: f64| (after - before) * 1e6 / events;
         Ok(Figures {
+            events: self.scene.stage.rows,
             events_per_second: events / took,
             client_us: us(cpu.client, self.cpu.client),
             postgres_us: us(cpu.postgres, self.cpu.postgres),
@@ -117,6 +127,31 @@ fn seconds(stat: &str) -> Option<f64> {
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let ticks = fields.get(11..15)?.iter().map(|ticks| ticks.parse::<f64>());
     Some(ticks.sum::<Result<f64, _>>().ok()? / TICKS_PER_SECOND)
+}
+
+/// CPU seconds of a process so far.
+pub fn cpu_seconds(pid: u32) -> Option<f64> {
+    seconds(&format!("/proc/{pid}/stat"))
+}
+
+/// CPU seconds of PostgreSQL so far.
+pub fn postgres_cpu_seconds() -> Result<f64, Failure> {
+    of_all("postgres")
+}
+
+/// Transactions in a scene's database, and bytes of WAL, so far. Asked from elsewhere: it counts nothing
+/// of its own.
+pub async fn transactions_and_wal(scene: &Scene<'_>) -> Result<(f64, f64), Failure> {
+    let sql =
+        "select (pg_stat_get_db_xact_commit(oid) + pg_stat_get_db_xact_rollback(oid))::float8,
+                      pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8
+                 from pg_database where datname = $1";
+    let mut connection = PgConnection::connect(scene.stage.postgres.as_str()).await?;
+    let row = sqlx::query(sql)
+        .bind(&scene.name)
+        .fetch_one(&mut connection)
+        .await?;
+    Ok((row.get(0), row.get(1)))
 }
 
 /// The most memory a process has had resident so far, in MiB.

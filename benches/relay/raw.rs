@@ -12,10 +12,15 @@ use crate::{
     common::Failure,
     meter::{Figures, Meter},
     sink::{Outgoing, PUBLISHERS},
-    stage::{Mode, PADS, Scene, pads},
+    stage::{Mode, Scene, payloads},
 };
 
 const PAGE: i64 = 5_000;
+/// As the relay's defaults.
+const BATCH: usize = 2_000;
+const BATCH_BYTES: usize = 4 << 20;
+/// As long as every event's.
+pub const ID: &str = "7b6f5b0e-6f3c-4c55-8f0e-3d3f0c6f2a10";
 
 /// R: each row once, by its key.
 pub async fn read(scene: &Scene<'_>) -> Result<Figures, Failure> {
@@ -74,20 +79,19 @@ pub async fn settle(scene: &Scene<'_>) -> Result<Figures, Failure> {
 pub async fn publish(scene: &Scene<'_>) -> Result<Figures, Failure> {
     let stage = scene.stage;
     let publishers = stage.kind.open(stage.broker, &scene.name).await?;
-    let payload = |(n, pad)| format!(r#"{{"pad": "{pad}", "order": {n}}}"#);
-    let payloads: Vec<String> = pads().into_iter().enumerate().map(payload).collect();
+    let payloads = payloads(stage.payload_bytes);
     let keys: Vec<String> = (0..1000).map(|n| format!("order-{n}")).collect();
-    let id = "7b6f5b0e-6f3c-4c55-8f0e-3d3f0c6f2a10";
     let each = stage.rows / PUBLISHERS;
+    let batch = (BATCH_BYTES / stage.payload_bytes).clamp(1, BATCH);
     let meter = Meter::start(scene).await?;
     let batches = (0..PUBLISHERS).map(async |number| {
-        for from in (0..each).step_by(2_000) {
-            let count = (each - from).min(2_000);
+        for from in (0..each).step_by(batch) {
+            let count = (each - from).min(batch);
             let messages = (from..from + count).map(|n| Outgoing {
-                id,
+                id: ID,
                 key: &keys[n % 1000],
                 event_type: "OrderPlaced",
-                payload: &payloads[n % PADS],
+                payload: &payloads[n % payloads.len()],
             });
             publishers.publish(number, messages).await?;
         }

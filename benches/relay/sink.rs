@@ -6,7 +6,7 @@ use std::{
 };
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -108,7 +108,7 @@ impl Kind {
     }
 }
 
-async fn connect(url: &str) -> Result<Connection, Failure> {
+pub async fn connect(url: &str) -> Result<Connection, Failure> {
     Ok(Connection::connect(url, ConnectionProperties::default()).await?)
 }
 
@@ -130,6 +130,17 @@ impl Publishers {
             Self::Kafka(kafka) => kafka.publish(number, messages).await,
             Self::Rabbitmq(rabbitmq) => rabbitmq.publish(number, messages).await,
         }
+    }
+
+    /// Publishes without waiting for the confirm.
+    pub async fn send(&self, message: Outgoing<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(kafka) => kafka.send(0, message).await,
+            Self::Rabbitmq(rabbitmq) => {
+                rabbitmq.send(0, message).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -189,23 +200,27 @@ impl Kafka {
         let slot = &self.producer.context().0[number];
         slot.left.store(messages.len(), Ordering::Release);
         for message in messages {
-            let headers = OwnedHeaders::new_with_capacity(3)
-                .insert(header("id", message.id))
-                .insert(header("type", message.event_type))
-                .insert(header("content-type", "application/json"));
-            let mut record = BaseRecord::with_opaque_to(&self.topic, number)
-                .key(message.key)
-                .payload(message.payload)
-                .headers(headers);
-            while let Err((_, full)) = self.producer.send(record) {
-                record = full;
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            self.send(number, message).await;
         }
         slot.done.notified().await;
         match slot.failed.load(Ordering::Relaxed) {
             0 => Ok(()),
             failed => Err(format!("{failed} messages failed").into()),
+        }
+    }
+
+    async fn send(&self, number: usize, message: Outgoing<'_>) {
+        let headers = OwnedHeaders::new_with_capacity(3)
+            .insert(header("id", message.id))
+            .insert(header("type", message.event_type))
+            .insert(header("content-type", "application/json"));
+        let mut record = BaseRecord::with_opaque_to(&self.topic, number)
+            .key(message.key)
+            .payload(message.payload)
+            .headers(headers);
+        while let Err((_, full)) = self.producer.send(record) {
+            record = full;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
@@ -247,31 +262,9 @@ impl Rabbitmq {
         number: usize,
         messages: impl ExactSizeIterator<Item = Outgoing<'a>>,
     ) -> Result<(), Failure> {
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
         let mut confirms = Vec::with_capacity(messages.len());
         for message in messages {
-            let mut headers = FieldTable::default();
-            let key = AMQPValue::LongString(message.key.into());
-            headers.insert("aggregate_id".into(), key);
-            let properties = BasicProperties::default()
-                .with_delivery_mode(2)
-                .with_message_id(message.id.into())
-                .with_type(message.event_type.into())
-                .with_content_type("application/json".into())
-                .with_headers(headers);
-            let queue = self.queue.as_str();
-            let payload = message.payload.as_bytes();
-            let publish = self.channels[number].basic_publish(
-                "".into(),
-                queue.into(),
-                options,
-                payload,
-                properties,
-            );
-            confirms.push(publish.await?);
+            confirms.push(self.send(number, message).await?);
         }
         for confirm in confirms {
             match confirm.await? {
@@ -280,5 +273,34 @@ impl Rabbitmq {
             }
         }
         Ok(())
+    }
+
+    async fn send(
+        &self,
+        number: usize,
+        message: Outgoing<'_>,
+    ) -> Result<PublisherConfirm, Failure> {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let mut headers = FieldTable::default();
+        let key = AMQPValue::LongString(message.key.into());
+        headers.insert("aggregate_id".into(), key);
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_message_id(message.id.into())
+            .with_type(message.event_type.into())
+            .with_content_type("application/json".into())
+            .with_headers(headers);
+        let payload = message.payload.as_bytes();
+        let publish = self.channels[number].basic_publish(
+            "".into(),
+            self.queue.as_str().into(),
+            options,
+            payload,
+            properties,
+        );
+        Ok(publish.await?)
     }
 }
