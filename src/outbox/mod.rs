@@ -83,6 +83,7 @@ pub struct Outbox {
     floors: Mutex<Floors>,
     /// Whether the last claim met failures that matter; a hint for scouting.
     failures_seen: AtomicBool,
+    event_bytes: claim::EventBytes,
 }
 
 /// A connection, with the table as it was when the connection was made.
@@ -112,6 +113,7 @@ impl Outbox {
             timeouts,
             floors: Mutex::new(Floors::new(Instant::now())),
             failures_seen: AtomicBool::new(true),
+            event_bytes: claim::EventBytes::new(),
         }
     }
 

@@ -49,10 +49,12 @@ fn sql(table: &Table) -> String {
          ), next as materialized (
            select id from (select id from fresh union select id from due) e order by id limit $1
          )
-         select {columns}, (extract(epoch from clock_timestamp()) * 1000000)::bigint
-           from next join {outbox} o on o.id = next.id order by o.id",
+         select o.*, (extract(epoch from clock_timestamp()) * 1000000)::bigint from ({rows}) o order by o.id",
         instances = table.names.instances(),
         lane = Table::LANE,
-        columns = row::columns(table, isize::MAX.unsigned_abs()),
+        rows = row::sized(&format!(
+            "(select {} from next join {outbox} o on o.id = next.id) o",
+            row::columns(table)
+        )),
     )
 }

@@ -17,18 +17,34 @@ const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 /// How many columns are selected.
 pub(super) const COLUMNS: usize = 10;
 
-/// The selected columns. A payload above `most` bytes is left where it is.
-pub(super) fn columns(table: &Table, most: usize) -> String {
+/// The columns that are read of a row `o`.
+pub(super) fn columns(table: &Table) -> String {
     format!(
         "o.id, {lane} as lane, {event_id} as event_id, {destination} as destination, {key} as key, \
-         o.event_type::text as event_type, case when {size} <= {most} then {payload} end as payload, \
-         o.headers::text as headers, o.created_at, {size} as size",
+         o.event_type::text as event_type, {payload} as payload, o.headers::text as headers, o.created_at",
         lane = Table::LANE,
         event_id = Table::EVENT_ID,
         destination = table.destination,
         key = Table::KEY,
         payload = table.payload_sql(),
-        size = table.size_sql(),
+    )
+}
+
+/// Selects the rows of `from`, a subquery of [`columns`] named `o`, with their sizes. Writing a jsonb
+/// out is most of what reading costs: its size is taken of what is sent, not of the column.
+pub(super) fn sized(from: &str) -> String {
+    format!(
+        "select o.*, coalesce(octet_length(o.payload), 0) + coalesce(octet_length(o.headers), 0) as size from {from}"
+    )
+}
+
+/// As [`sized`], as many rows as fit into `bytes` (SQL), the first in any case. A payload above `most`
+/// bytes is left where it is.
+pub(super) fn sized_within(from: &str, bytes: &str, most: usize) -> String {
+    format!(
+        "select id, lane, event_id, destination, key, event_type, case when size <= {most} then payload end, headers, created_at, size \
+           from (select o.*, sum(size) over (rows unbounded preceding) as total from ({sized}) o) o where total - size < {bytes}",
+        sized = sized(from),
     )
 }
 

@@ -250,20 +250,6 @@ impl Table {
         }
     }
 
-    /// Bytes of a row's payload and headers, without reading large ones: enough to cut batches and
-    /// to leave a giant where it is. Only a jsonb large enough to be compressed is written out for it.
-    pub fn size_sql(&self) -> &'static str {
-        match self.payload {
-            PayloadType::Json => {
-                "(coalesce(case when pg_column_size(o.payload) < 2000 then pg_column_size(o.payload) \
-                 else octet_length(o.payload::text) end, 0) + coalesce(pg_column_size(o.headers), 0))"
-            }
-            PayloadType::Text | PayloadType::Bytes => {
-                "(coalesce(octet_length(o.payload), 0) + coalesce(pg_column_size(o.headers), 0))"
-            }
-        }
-    }
-
     /// Whether the failure `f` holds the key of the row `o` in the lane `u.lane`. By the key's hash
     /// first: keys may be longer than an index entry.
     pub fn held_sql(&self) -> String {

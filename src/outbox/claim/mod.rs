@@ -18,6 +18,7 @@ mod strangers;
 
 use std::{collections::HashMap, time::Instant};
 
+pub(super) use self::read::EventBytes;
 use super::{
     Link, Ordering, Outbox,
     error::DbError,

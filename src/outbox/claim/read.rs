@@ -1,6 +1,9 @@
 //! Later round trips of a claim: failures and rows of the lanes that are locked now.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use super::{Claim, Want, exclusions, holding_sql};
 use crate::outbox::{
@@ -92,14 +95,12 @@ impl Outbox {
         if claim.attempts.is_empty() {
             return Ok(());
         }
-        let sql = format!(
-            "select * from (select b.*, sum(b.size) over (rows unbounded preceding) as total from (
-                 select {columns} from {outbox} o where o.id = any($1) and {pending} order by o.id
-                    for update of o skip locked) b) c
-              where total - size < $2",
-            columns = row::columns(&link.table, want.event_bytes),
+        let due = format!(
+            "(select {columns} from {outbox} o where o.id = any($1) and {pending} order by o.id for update of o skip locked) o",
+            columns = row::columns(&link.table),
             pending = Table::PENDING,
         );
+        let sql = row::sized_within(&due, "$2", want.event_bytes);
         let ids: Vec<i64> = claim.attempts.keys().copied().collect();
         let query = statement(sql).bind(ids).bind(want.bytes as i64);
         for row in &link.session.fetch("claim", query).await? {
@@ -126,8 +127,9 @@ impl Outbox {
         let exclude = claim.failures || !want.paused.is_empty();
         let sql = rows_sql(&link.table, want, exclude);
         let mut bytes = want.bytes;
+        let most = want.events.min(self.event_bytes.fitting(bytes));
         loop {
-            let room = want.events.saturating_sub(claim.events.len());
+            let room = most.saturating_sub(claim.events.len());
             let mut open: Vec<usize> = (0..claim.lanes.len())
                 .filter(|&i| !claim.lanes[i].exhausted)
                 .collect();
@@ -160,6 +162,7 @@ impl Outbox {
                 }
                 claim.events.push(event);
             }
+            self.event_bytes.learn(read, rows.len());
             if read >= bytes {
                 claim.more = true;
                 return Ok(());
@@ -172,22 +175,45 @@ impl Outbox {
     }
 }
 
+/// What an event of late took, in bytes. Rows beyond the byte budget are read for nothing, and with
+/// large payloads that is most of what PostgreSQL would do: no more are asked for than will fit.
+#[derive(Debug)]
+pub(in crate::outbox) struct EventBytes(AtomicUsize);
+
+impl EventBytes {
+    /// Large, before anything is known.
+    pub(in crate::outbox) fn new() -> Self {
+        Self(AtomicUsize::new(64 << 10))
+    }
+
+    /// Events that fit into so many bytes, and a quarter more.
+    fn fitting(&self, bytes: usize) -> usize {
+        let each = self.0.load(Relaxed).max(1);
+        (bytes.saturating_add(bytes / 4) / each).max(1)
+    }
+
+    /// Rises at once and falls by halves.
+    fn learn(&self, bytes: usize, events: usize) {
+        if let Some(each) = bytes.checked_div(events) {
+            self.0.store(each.max(self.0.load(Relaxed) / 2), Relaxed);
+        }
+    }
+}
+
 /// Rows of lanes `$1` above ids `$2`, up to `$3` each and `$4` bytes in all, paused destinations `$5`
 /// left out.
 fn rows_sql(table: &Table, want: &Want, exclude: bool) -> String {
-    format!(
-        "select * from (select o.*, sum(o.size) over (rows unbounded preceding) as total
-           from unnest($1::bigint[], $2::bigint[]) u(lane, floor) {locking} cross join lateral (
-             select {columns} from {outbox} o
-              where {pending} and {lane} = u.lane and o.id > u.floor{excluded}
-              order by o.id limit $3 for update of o skip locked) o) b
-          where total - size < $4",
+    let rows = format!(
+        "unnest($1::bigint[], $2::bigint[]) u(lane, floor) {locking} cross join lateral (
+           select {columns} from {outbox} o
+            where {pending} and {lane} = u.lane and o.id > u.floor{excluded}
+            order by o.id limit $3 for update of o skip locked) o",
         // Slowly, so that something is committed meanwhile.
         locking = defect!(LockWhileReading: format!(
             "join (select) s on (select pg_sleep(0.01)) is not null and pg_try_advisory_xact_lock({})",
             table.lock_sql("lane::int")
         ), else String::new()),
-        columns = row::columns(table, want.event_bytes),
+        columns = row::columns(table),
         outbox = table.names.outbox(),
         pending = Table::PENDING,
         lane = Table::LANE,
@@ -196,5 +222,27 @@ fn rows_sql(table: &Table, want: &Want, exclude: bool) -> String {
         } else {
             String::new()
         },
-    )
+    );
+    row::sized_within(&rows, "$4", want.event_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_events_are_asked_for_than_will_fit() {
+        let known = EventBytes::new();
+        let budget = 4 << 20;
+        assert_eq!(known.fitting(budget), 80);
+        for _ in 0..10 {
+            known.learn(2_000 << 10, 2_000);
+        }
+        assert_eq!(known.fitting(budget), 5_120);
+        known.learn(40 * (100 << 10), 40);
+        assert_eq!(known.fitting(budget), 51);
+        known.learn(0, 0);
+        assert_eq!(known.fitting(budget), 51);
+        assert_eq!(known.fitting(1), 1);
+    }
 }
