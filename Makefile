@@ -50,7 +50,7 @@ bench: services ## the relay against the least code that does the same: CELLS='k
 	@$(environment); cargo bench --bench relay -- $(CELLS) \
 		$(if $(ROWS),--rows $(ROWS)) $(if $(REPEAT),--repeat $(REPEAT))
 
-bench-rivals: services ## outboxd beside Debezium Server and a poller: CELLS='debezium' ROWS=500000 REPEAT=3
+bench-rivals: services ## outboxd beside Debezium Server (Java 21 or later) and a poller: CELLS='debezium' ROWS=500000 REPEAT=3
 	@$(environment); cargo bench --bench rivals -- $(CELLS) \
 		$(if $(ROWS),--rows $(ROWS)) $(if $(REPEAT),--repeat $(REPEAT))
 

@@ -7,7 +7,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    message::BorrowedMessage,
+    message::{BorrowedMessage, Headers},
 };
 
 use crate::{common::Failure, common::kafka, stage::Scene};
@@ -108,6 +108,10 @@ impl Reading {
         let payload = message.payload().ok_or("a message without payload")?;
         let Payload { order } = serde_json::from_slice(payload)?;
         let key = message.key().ok_or("a message without key")?;
+        let mut headers = message.headers().into_iter().flat_map(Headers::iter);
+        if !headers.any(|header| header.key == "id") {
+            return Err("a message without header id".into());
+        }
         let seen = order.checked_sub(1).and_then(|n| self.seen.get_mut(n));
         if std::mem::replace(seen.ok_or("a message of nobody's")?, true) {
             self.arrivals.repeated += 1;

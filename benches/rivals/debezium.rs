@@ -65,7 +65,7 @@ impl Debezium {
             eprintln!("fetching {ARTIFACT}");
             let unpacking = format!("{UNPACKED}.part");
             let status = Command::new("mvn")
-                .args(["-q", "-B", UNPACK])
+                .args(["-q", "-B", "-Dstyle.color=never", UNPACK])
                 .arg(format!("-Dartifact={ARTIFACT}"))
                 .arg(format!("-DoutputDirectory={unpacking}"))
                 .status()

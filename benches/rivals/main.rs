@@ -115,10 +115,7 @@ impl Bench {
             mode: Mode::Mark,
             rows: self.rows,
         };
-        let mut all: Vec<Results> = rivals
-            .iter()
-            .map(|rival| Results::new(rival.name()))
-            .collect();
+        let mut all: Vec<Results> = rivals.iter().map(Results::of).collect();
         for round in 1..=self.repeat {
             for (rival, results) in rivals.iter().zip(&mut all) {
                 eprint!("{} ({round} of {}) ", rival.name(), self.repeat);
