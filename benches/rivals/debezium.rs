@@ -3,7 +3,8 @@
 //! Its best case: the rows are in the WAL and nothing else is, written by small transactions while it was
 //! not running; there is no snapshot to take. Tuned as its documentation advises for throughput: larger
 //! batches and queue, no wait for more, a larger Kafka batch with a linger. (It awaits all of a batch
-//! before it takes the next one.) Its JVM has its defaults. It marks and deletes nothing: rows stay.
+//! before it takes the next one.) Smaller batches, and a
+//! heap without bound, were no faster. It marks and deletes nothing: rows stay.
 
 use std::{
     fs::{self, File},
@@ -94,6 +95,8 @@ impl Debezium {
         let home = home.display();
         let mut command = Command::new(&self.java);
         command
+            // Measured: as fast as with the default, a quarter of the machine, which it fills for nothing.
+            .arg("-Xmx1g")
             // Java 25 would otherwise refuse what its libraries do.
             .arg("--add-opens=java.base/java.lang=ALL-UNNAMED")
             .arg("-cp")
