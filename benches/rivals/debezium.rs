@@ -3,8 +3,8 @@
 //! Its best case: the rows are in the WAL and nothing else is, written by small transactions while it was
 //! not running; there is no snapshot to take. Tuned as its documentation advises for throughput: larger
 //! batches and queue, no wait for more, a larger Kafka batch with a linger. (It awaits all of a batch
-//! before it takes the next one.) Smaller batches, and a
-//! heap without bound, were no faster. It marks and deletes nothing: rows stay.
+//! before it takes the next one.) Smaller batches, and a heap without bound, were no faster. It marks and
+//! deletes nothing: rows stay.
 
 use std::{
     fs::{self, File},
@@ -69,6 +69,8 @@ impl Debezium {
                 .args(["-q", "-B", "-Dstyle.color=never", UNPACK])
                 .arg(format!("-Dartifact={ARTIFACT}"))
                 .arg(format!("-DoutputDirectory={unpacking}"))
+                // It leaves a folder of markers wherever it runs.
+                .current_dir(env!("CARGO_TARGET_TMPDIR"))
                 .status()
                 .map_err(|error| format!("mvn: {error}"))?;
             if !status.success() {
