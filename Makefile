@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-orders test bench torture lint deny services services-down needs
+.PHONY: help demo demo-orders test bench bench-rivals torture lint deny services services-down needs
 MAKEFLAGS += --no-print-directory
 
 services := tests/services/services.sh
@@ -49,6 +49,10 @@ torture: services ## a storm of faults: STORM=torture SINK=kafka ROWS=1000000 KI
 bench: services ## speed against the limit: CELLS='drain kafka' ROWS=1000000 REPEAT=3 MORE='--list' or '--help'
 	@$(environment); cargo bench --bench relay -- $(CELLS) \
 		$(if $(ROWS),--rows $(ROWS)) $(if $(REPEAT),--repeat $(REPEAT)) $(MORE)
+
+bench-rivals: services ## outboxd beside Debezium Server (Java 21 or later) and a poller: CELLS='debezium' ROWS=500000 REPEAT=3
+	@$(environment); cargo bench --bench rivals -- $(CELLS) \
+		$(if $(ROWS),--rows $(ROWS)) $(if $(REPEAT),--repeat $(REPEAT))
 
 lint: needs ## formatting and clippy; a warning fails
 	cargo fmt --check
