@@ -184,6 +184,7 @@ make_tls() {
 
 install_missing() { # NAME...
     local want=(build-essential pkg-config libssl-dev zlib1g-dev openssl python3-psycopg python3-pika) missing=() package name have
+    want+=(chromium-headless-shell prometheus) # for what people see: the status page, alerts
     for name in "$@"; do
         case $name in
         postgres) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql) ;;
