@@ -1,6 +1,6 @@
 //! Rules and dashboard on what a real relay exports.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use lapin::types::FieldTable;
 
@@ -9,7 +9,7 @@ use crate::{
         broker::{Broker, Kind},
         database::Database,
         free_port,
-        proxy::Fault,
+        proxy::{Fault, Proxy},
         rabbitmq,
         relay::{Relay, until},
         unique,
@@ -55,7 +55,8 @@ async fn until_quiet(prometheus: &Prometheus) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_fire_when_there_is_trouble_and_clear_when_it_is_over() {
-    let prometheus = Prometheus::scraping(free_port()).await;
+    let port = free_port();
+    let prometheus = Prometheus::scraping(port).await;
     let (mut broker, database) = (Broker::shared(Kind::Rabbitmq), Database::new().await);
     let (full, missing) = (unique("full"), unique("missing"));
     broker.create_refusing(&full, 1).await;
@@ -73,7 +74,8 @@ async fn alerts_fire_when_there_is_trouble_and_clear_when_it_is_over() {
     ];
     let flags = [&["--database-url", &url][..], &broker.flags(), &retries].concat();
     let relay = Relay::run(&flags).ready().await;
-    prometheus.scrape(relay.port());
+    let listening = format!("127.0.0.1:{}", relay.port());
+    let _door = Proxy::at(&format!("127.0.0.1:{port}"), &listening).await;
     until_quiet(&prometheus).await;
 
     // A poison row, a destination that is missing, and a key that a full queue holds up.
@@ -94,6 +96,7 @@ async fn alerts_fire_when_there_is_trouble_and_clear_when_it_is_over() {
     until_quiet(&prometheus).await;
 
     way_to_broker.set(Fault::Cut);
+    database.insert(&missing, 1, 1).await;
     until_fired(&prometheus, &OUTAGE[..1]).await;
     way_to_database.set(Fault::Cut);
     until_fired(&prometheus, &OUTAGE[1..]).await;
@@ -139,14 +142,14 @@ async fn every_expression_of_rules_and_dashboard_reads_what_a_relay_exports() {
     let rules = alert_expressions();
     assert_eq!(rules.len(), 16);
     let panels = dashboard_expressions().into_iter().map(|expression| {
-        let variables = HashMap::from([
+        let variables = [
+            ("[5m:15s]", "[5s:1s]"),
             ("$__rate_interval", "5s"),
             ("$job", ".*"),
             ("$instance", ".*"),
-        ]);
-        variables
-            .iter()
-            .fold(expression, |text, (name, value)| text.replace(name, value))
+        ];
+        let shown = variables.into_iter();
+        shown.fold(expression, |text, (name, value)| text.replace(name, value))
     });
     let expressions: Vec<String> = rules
         .iter()
