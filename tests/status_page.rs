@@ -33,7 +33,7 @@ use common::{
 };
 
 const DESKTOP: (u32, u32) = (1280, 1500);
-const PHONE: (u32, u32) = (390, 1900);
+const PHONE: (u32, u32) = (390, 2400);
 
 fn page(relay: &Relay) -> String {
     format!("http://127.0.0.1:{}/", relay.port())

@@ -19,11 +19,12 @@ const count = (number) => Math.round(number).toLocaleString('en');
 const many = (number, one, more = one + 's') => `${count(number)} ${number === 1 ? one : more}`;
 
 function seconds(value) {
-  if (value < 10) return `${Math.max(0, value).toFixed(1)} s`;
-  if (value < 120) return `${Math.round(value)} s`;
-  if (value < 7200) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
-  if (value < 172800) return `${Math.floor(value / 3600)} h ${Math.floor(value % 3600 / 60)} min`;
-  return `${Math.floor(value / 86400)} days`;
+  const words = (...parts) => parts.join('\u00a0'); // on one line
+  if (value < 10) return words(Math.max(0, value).toFixed(1), 's');
+  if (value < 120) return words(Math.round(value), 's');
+  if (value < 7200) return words(Math.floor(value / 60), 'min', Math.floor(value % 60), 's');
+  if (value < 172800) return words(Math.floor(value / 3600), 'h', Math.floor(value % 3600 / 60), 'min');
+  return words(Math.floor(value / 86400), 'days');
 }
 
 /** What a browser can render of a key or reason, control characters made visible. */
@@ -119,7 +120,8 @@ const relayName = (application) => visible(application.replace(/^outboxd\//, '')
 
 function drawLanes(s) {
   const held = new Map((s.scene?.lanes ?? []).map(([lane, name]) => [lane, relayName(name)]));
-  const relays = s.scene?.relays ?? [], waiting = new Set(s.lanes_waiting);
+  const relays = [...(s.scene?.relays ?? [])].sort((a, b) => b.live - a.live || a.instance.localeCompare(b.instance));
+  const waiting = new Set(s.lanes_waiting);
   const names = [...new Set([...relays.filter((relay) => relay.live).map((relay) => visible(relay.instance)), ...held.values()])].sort();
   const colour = (name) => (names.includes(name) ? `relay${names.indexOf(name) % COLOURS}` : '');
   const said = s.ordering === 'none' ? 'Not used with --ordering none.' : `${waiting.size} of ${LANES} with events that wait, ${held.size} being worked on at this moment.`;
@@ -172,7 +174,7 @@ function show() {
   document.title = `${headline} · ${visible(s.instance)}`;
   $('instance').textContent = visible(s.instance);
   drawRoute(s);
-  const rates = s.history.slice(-5).map((point) => point[3]);
+  const rates = s.history.slice(-2).map((point) => point[3]);
   const rate = rates.length ? rates.reduce((sum, one) => sum + one, 0) / rates.length : 0;
   const points = [...s.history, [0, s.lag_seconds, s.pending_events]];
   chart('lag', points, 1, seconds(s.lag_seconds), 1, seconds);
