@@ -23,8 +23,8 @@ class Charts {
             }
         }
         var lint = new Helm(chart).lint().strict().call();
-        Files.writeString(out.resolve("lint"), String.join("\n", lint.getMessages()));
         if (lint.isFailed()) {
+            System.err.println(String.join("\n", lint.getMessages()));
             System.exit(1);
         }
     }
