@@ -1,6 +1,8 @@
-{{/* Resources are named after the release, which one table has. */}}
+{{/* Resources are named after the release, which one table has. Short enough for what is appended. */}}
 {{- define "outboxd.name" -}}
-{{- if contains "outboxd" .Release.Name }}{{ .Release.Name }}{{ else }}{{ printf "%s-outboxd" .Release.Name }}{{ end }}
+{{- $name := .Release.Name }}
+{{- if not (contains "outboxd" $name) }}{{ $name = printf "%s-outboxd" $name }}{{ end }}
+{{- $name | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "outboxd.selector" -}}
