@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Mutex,
 };
 
 use serde_json::{Value, json};
@@ -81,26 +82,23 @@ fn by_library(chart: &Path, out: &Path, values: &[PathBuf]) {
     assert!(done.status.success(), "{}", said(&done));
 }
 
-/// Fetched once for each version of the list.
+/// Fetched once for each version of the list, which is put beside them at the end.
 fn jars() -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock();
     let list = project("tests/deploy/helm/pom.xml");
     let jars = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm");
-    if fs::read(jars.join("pom.xml")).ok() == fs::read(&list).ok() {
-        return jars;
+    let fetched = jars.join("pom.xml");
+    if fs::read(&fetched).ok() != fs::read(&list).ok() {
+        drop(fs::remove_dir_all(&jars)); // of another version, or none
+        let mut command = Command::new("mvn");
+        command.args(["-q", "-B", "dependency:copy-dependencies", "-f"]);
+        command.arg(&list);
+        let into = format!("-DoutputDirectory={}", jars.display());
+        let done = output(command.arg(into));
+        assert!(done.status.success(), "{}", said(&done));
+        fs::copy(&list, &fetched).unwrap();
     }
-    // Renamed when complete: two tests may fetch at once.
-    let folder = Folder::new();
-    let list_copy = folder.0.join("pom.xml");
-    fs::copy(&list, &list_copy).unwrap();
-    let mut command = Command::new("mvn");
-    command.args(["-q", "-B", "dependency:copy-dependencies", "-f"]);
-    command.arg(&list_copy);
-    let into = format!("-DoutputDirectory={}", folder.0.display());
-    let done = output(command.arg(into));
-    assert!(done.status.success(), "{}", said(&done));
-    drop(fs::remove_dir_all(&jars));
-    let moved = output(Command::new("cp").arg("-r").arg(&folder.0).arg(&jars));
-    assert!(moved.status.success(), "{}", said(&moved));
     jars
 }
 

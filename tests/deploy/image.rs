@@ -67,6 +67,29 @@ fn it_holds_the_relay_and_nothing_to_break_in_with() {
     assert!(packages.count() >= 4, "scanners see what is in it");
 }
 
+#[test]
+fn the_build_is_given_what_cargo_reads() {
+    let folder = Folder::new();
+    let ignored = read(project("deploy/docker/Dockerfile.dockerignore"));
+    for path in ignored.lines().filter_map(|line| line.strip_prefix('!')) {
+        let into = folder.0.join(path);
+        fs::create_dir_all(into.parent().unwrap()).unwrap();
+        let copied = output(Command::new("cp").arg("-r").arg(project(path)).arg(&into));
+        assert!(copied.status.success(), "{}", said(&copied));
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "metadata",
+        "--no-deps",
+        "--offline",
+        "--locked",
+        "--format-version=1",
+    ]);
+    let read = output(cargo.current_dir(&folder.0));
+    assert!(read.status.success(), "{}", said(&read));
+    assert!(folder.0.join("deploy/docker/rootfs.sh").is_file());
+}
+
 /// `check` from within, over TLS with every server: exit code, and what it said.
 fn check(root: &Path, database: &Database, environment: &[(&str, &str)]) -> Vec<(i32, String)> {
     let url = database.url.replace("127.0.0.1", "localhost") + "?sslmode=verify-full";
