@@ -183,7 +183,7 @@ make_tls() {
 # --- packages ----------------------------------------------------------------------------------
 
 install_missing() { # NAME...
-    local want=(build-essential pkg-config libssl-dev zlib1g-dev openssl python3-psycopg python3-pika) missing=() package name have
+    local want=(build-essential pkg-config libssl-dev zlib1g-dev openssl python3-psycopg python3-pika ca-certificates systemd) missing=() package name have
     for name in "$@"; do
         case $name in
         postgres) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql) ;;
@@ -194,7 +194,8 @@ install_missing() { # NAME...
             ;;
         redis) command -v redis-server >/dev/null || missing+=(redis-server) ;;
         kafka)
-            command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+            # tests/deploy compiles a few lines of Java.
+            command -v javac >/dev/null || missing+=(openjdk-17-jdk-headless)
             [[ -d $(kafka_home) ]] || command -v mvn >/dev/null || missing+=(maven)
             ;;
         esac
