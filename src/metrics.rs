@@ -29,7 +29,7 @@ const OUTCOMES: [&str; 5] = [
     "withheld",
 ];
 /// Every operation that a database error may be counted under.
-const OPERATIONS: [&str; 16] = [
+const OPERATIONS: [&str; 17] = [
     "begin",
     "claim",
     "clean",
@@ -43,6 +43,7 @@ const OPERATIONS: [&str; 16] = [
     "register",
     "rollback",
     "sample",
+    "scene",
     "settle",
     "trial",
     "verify",
@@ -70,6 +71,8 @@ pub struct Metrics {
     pub sink_blocked: IntGauge,
     /// Whether the database can be used.
     pub database_up: IntGauge,
+    /// How long ago what was pruned last should have been pruned.
+    pub prune_lag: Gauge,
     /// Insert to confirm.
     pub delivery_latency: Histogram,
     /// Of claims that found work.
@@ -149,6 +152,11 @@ impl Metrics {
                 "1 while the broker itself asks publishers to stop.",
             )?,
             database_up: int_gauge(r, "database_up", "1 while the database can be used.")?,
+            prune_lag: gauge(
+                r,
+                "prune_lag_seconds",
+                "How long past the retention the rows were that pruning deleted last; 0 when none was due, or another relay prunes.",
+            )?,
             delivery_latency: histogram(
                 r,
                 "delivery_latency_seconds",
@@ -250,7 +258,7 @@ impl Metrics {
     }
 
     /// The lag: as sampled, and growing by the time that passes while sampling fails. Never frozen.
-    fn lag_now(&self) -> Duration {
+    pub fn lag_now(&self) -> Duration {
         let sample = self
             .lag_sample
             .lock()
@@ -316,6 +324,13 @@ impl Metrics {
     /// The counter of published events.
     pub fn published_total(&self) -> IntCounter {
         self.published.with_label_values(&[self.sink])
+    }
+
+    /// How long ago an event was published; `None` if not since the start.
+    pub fn since_publish(&self) -> Option<Duration> {
+        let at = Duration::from_secs_f64(self.last_publish_timestamp.get().max(0.0));
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        (!at.is_zero()).then(|| now.unwrap_or_default().saturating_sub(at))
     }
 
     /// An event was given up on.

@@ -16,6 +16,7 @@ mod peek;
 mod prune;
 mod row;
 mod sample;
+mod scene;
 mod session;
 mod settle;
 mod table;

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// A relay counts as alive for so long after its last sign of life.
-const LIVE_FOR: &str = "interval '30 seconds'";
+pub(super) const LIVE_FOR: &str = "interval '30 seconds'";
 
 /// What is at work on an outbox.
 #[derive(Debug, Clone, Default)]

@@ -37,6 +37,8 @@ pub struct PruneCursor {
 pub struct Step {
     /// Published rows deleted.
     pub events: u64,
+    /// How long ago the oldest of these should have been deleted.
+    pub overdue: Duration,
     /// Failures without an event deleted.
     pub failures: u64,
     /// Whether the walk has not come to its end yet.
@@ -76,11 +78,12 @@ impl Outbox {
                 ..Step::default()
             });
         }
-        let (events, more_events) = self.prune_rows(link, cursor, retention).await?;
+        let (events, overdue, more_events) = self.prune_rows(link, cursor, retention).await?;
         let (failures, more_failures) = self.prune_failures(link, cursor).await?;
         link.session.commit().await?;
         Ok(Step {
             events,
+            overdue,
             failures,
             more: more_events || more_failures,
             elsewhere: false,
@@ -92,12 +95,12 @@ impl Outbox {
         link: &mut Link,
         cursor: &mut PruneCursor,
         retention: Duration,
-    ) -> Result<(u64, bool), DbError> {
+    ) -> Result<(u64, Duration, bool), DbError> {
         let outbox = self.names.outbox();
         let published_at = defect!(PruneUnpublished: "o.created_at", else "o.published_at");
         let sql = format!(
             "with page as materialized (
-               select o.id, {published_at} < now() - $2 * interval '1 second' as due,
+               select o.id, {published_at} as published_at, {published_at} < now() - $2 * interval '1 second' as due,
                       o.created_at >= now() - $2 * interval '1 second' as young
                  from {outbox} o where o.id > $1 order by o.id limit $3
              ), gone as (
@@ -106,7 +109,9 @@ impl Outbox {
                returning o.id
              ), last as (select id, young from page order by id desc limit 1)
              select (select count(*) from page), (select count(*) from gone), (select id from last),
-                    (select min(id) from page where young and (select young from last))"
+                    (select min(id) from page where young and (select young from last)),
+                    (select coalesce(extract(epoch from now() - $2 * interval '1 second' - min(published_at)), 0)::float8
+                       from page where due and isfinite(published_at))"
         );
         let query = statement(sql)
             .bind(cursor.row)
@@ -120,7 +125,12 @@ impl Outbox {
             (None, Some(last)) => last,
             (None, None) => cursor.row,
         };
-        Ok((gone.unsigned_abs(), seen == PAGE && frontier.is_none()))
+        let overdue = Duration::try_from_secs_f64(get(&page, 4)?).unwrap_or_default();
+        Ok((
+            gone.unsigned_abs(),
+            overdue,
+            seen == PAGE && frontier.is_none(),
+        ))
     }
 
     async fn prune_failures(

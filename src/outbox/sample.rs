@@ -35,6 +35,8 @@ pub struct Sample {
     pub held_keys: i64,
     /// Dead letters.
     pub dead_letters: i64,
+    /// Lanes with an event that waits and is held by no dead one: bit n for lane n.
+    pub lanes: u64,
 }
 
 impl Outbox {
@@ -43,7 +45,7 @@ impl Outbox {
         let (outbox, failures) = (self.names.outbox(), self.names.failures());
         let sql = format!(
             "with {scope}, heads as (
-               select (select o.created_at from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor
+               select lane, (select o.created_at from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor
                           and not {ended} and not exists (select from {failures} f where {held})
                         order by o.id limit 1) as created_at
                  from u
@@ -53,7 +55,8 @@ impl Outbox {
                   from (select created_at from heads union all select created_at from retrying) e),
                (select count(*) from {failures} where state = 'retrying'),
                (select count(*) from (select distinct key, destination from {failures} where holds) k),
-               (select count(*) from {failures} where state = 'dead')
+               (select count(*) from {failures} where state = 'dead'),
+               (select coalesce(bit_or(1::bigint << lane::int) filter (where created_at is not null), 0) from heads)
              from backlog",
             scope = self.scope_sql(link),
             pending = Table::PENDING,
@@ -74,6 +77,7 @@ impl Outbox {
             retrying_events: get(row, 2)?,
             held_keys: get(row, 3)?,
             dead_letters: get(row, 4)?,
+            lanes: get::<i64>(row, 5)?.cast_unsigned(),
         })
     }
 

@@ -4,11 +4,13 @@
 //!   others join while there is enough for them.
 //! * [`health`]: probes the sink while it cannot be used, and paused destinations.
 //! * [`upkeep`]: samples lag, says that the instance is alive, prunes.
+//! * [`status`]: what the status page is told.
 
 mod batch;
 mod careful;
 mod health;
 mod pace;
+mod status;
 mod upkeep;
 mod worker;
 
@@ -31,6 +33,7 @@ use crate::{
 };
 use careful::Careful;
 use health::Health;
+use status::Watch;
 
 /// How long each of the last steps of a shutdown may take: none of them decides what was published.
 const PARTING: Duration = Duration::from_secs(5);
@@ -65,6 +68,7 @@ pub struct Relay {
     settings: RelaySettings,
     metrics: Metrics,
     health: Health,
+    watch: Watch,
     rejections: Mutex<Rejections>,
     careful: Careful,
     /// Workers with confirmed events that they could not settle: until there are none, nobody publishes.
@@ -106,6 +110,7 @@ impl Relay {
             settings,
             metrics,
             health: Health::new(),
+            watch: Watch::new(),
             rejections: Mutex::default(),
             careful: Careful::default(),
             debts: watch::Sender::new(0),
@@ -138,6 +143,7 @@ impl Relay {
         let watchers = TaskTracker::new();
         watchers.spawn(Arc::clone(self).watch_health(done.clone()));
         watchers.spawn(Arc::clone(self).keep_up(done.clone()));
+        watchers.spawn(Arc::clone(self).keep_history(done.clone()));
         watchers.close();
 
         stop.cancelled().await;
@@ -269,6 +275,7 @@ impl Relay {
         self.metrics.database_error(error.operation);
         self.metrics.database_up.set(0);
         self.metrics.sampled_lag(None);
+        self.watch.database_failed(error.to_string());
         self.outbox.fall();
         tracing::error!(%error, remedy = error.remedy(), operation = error.operation, "the database said no");
     }

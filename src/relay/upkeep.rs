@@ -1,4 +1,5 @@
-//! Upkeep: lag and counts for the metrics, the instance's sign of life, pruning. One connection.
+//! Upkeep: lag and counts for the metrics, the instance's sign of life, pruning, a look around for the
+//! status page. One connection.
 
 use std::{
     sync::Arc,
@@ -19,6 +20,7 @@ const PRUNING: Duration = Duration::from_millis(500);
 /// How often to look for rows to prune when there were none.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// How long to leave it alone after an error that is not the connection's.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const PRUNE_AGAIN: Duration = Duration::from_mins(10);
 
 /// What upkeep remembers between rounds.
@@ -29,6 +31,8 @@ struct Round {
     paused: Vec<String>,
     sampled_at: Option<Instant>,
     sample_took: Duration,
+    looked_at: Option<Instant>,
+    look_took: Duration,
     pruned_at: Option<Instant>,
     /// When nothing more was found to be cleaned in [`EffectsTable::ALL`].
     cleaned_at: [Option<Instant>; 2],
@@ -50,6 +54,7 @@ impl Relay {
                     backoff = Backoff::default();
                     tokio::select! {
                         () = tokio::time::sleep(TICK) => {}
+                        () = self.watch.began.notified() => {}
                         () = done.cancelled() => {}
                     }
                 }
@@ -64,6 +69,12 @@ impl Relay {
                         error.remedy()
                     };
                     tracing::warn!(%error, remedy, "not pruning for the next minutes");
+                }
+                Err(error) if error.operation == "scene" && !error.is_unreachable() => {
+                    link = None;
+                    round.looked_at = Some(Instant::now() + LOOK_AGAIN);
+                    self.metrics.database_error(error.operation);
+                    self.watch.saw_nothing(error.to_string());
                 }
                 Err(error) => {
                     link = None;
@@ -92,6 +103,12 @@ impl Relay {
             round.sampled_at = Some(started);
         }
         self.beat(link, round).await?;
+        if self.watch.is_watched() && is_due(round.looked_at, TICK.max(round.look_took * 50)) {
+            let started = Instant::now();
+            self.watch.saw(self.outbox.scene(link).await?);
+            round.look_took = started.elapsed();
+            round.looked_at = Some(started);
+        }
         if let Some(retention) = self.settings.retention
             && is_due(round.pruned_at, PRUNE_EVERY)
             && !self.prune(link, &mut round.cursor, retention).await?
@@ -139,6 +156,7 @@ impl Relay {
         self.metrics.pending_events.set(sample.pending_events);
         self.metrics.held_keys.set(sample.held_keys);
         self.metrics.dead_letters.set(sample.dead_letters);
+        self.watch.sampled(sample);
         Ok(())
     }
 
@@ -150,8 +168,11 @@ impl Relay {
         retention: Duration,
     ) -> Result<bool, DbError> {
         let started = Instant::now();
+        let mut overdue = Duration::ZERO;
         while started.elapsed() < PRUNING {
             let step = self.outbox.prune_step(link, cursor, retention).await?;
+            overdue = overdue.max(step.overdue);
+            self.metrics.prune_lag.set(overdue.as_secs_f64());
             self.metrics.pruned("outbox", step.events);
             self.metrics.pruned("outbox_failures", step.failures);
             if !step.more {

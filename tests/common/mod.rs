@@ -8,6 +8,7 @@
 )]
 
 pub mod broker;
+pub mod browser;
 pub mod database;
 pub mod kafka;
 pub mod proxy;

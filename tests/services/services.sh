@@ -183,7 +183,9 @@ make_tls() {
 # --- packages ----------------------------------------------------------------------------------
 
 install_missing() { # NAME...
-    local want=(build-essential pkg-config libssl-dev zlib1g-dev openssl python3-psycopg python3-pika ca-certificates systemd) missing=() package name have
+    local want=(build-essential pkg-config libssl-dev zlib1g-dev openssl python3-psycopg python3-pika) missing=() package name have
+    want+=(ca-certificates systemd)            # for what deploy/ is checked with
+    want+=(chromium-headless-shell prometheus) # for what people see: the status page, alerts
     for name in "$@"; do
         case $name in
         postgres) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql) ;;

@@ -1,4 +1,7 @@
-//! The HTTP side: metrics, probes, and a poke from an application that has just committed.
+//! The HTTP side: metrics, probes, the status page, and a poke from an application that has just
+//! committed.
+
+mod page;
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
@@ -35,6 +38,7 @@ pub async fn serve(
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/wake", post(wake))
+        .merge(page::routes())
         .with_state(relay);
     axum::serve(listener, routes)
         .with_graceful_shutdown(stopped)
