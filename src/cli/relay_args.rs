@@ -173,7 +173,7 @@ pub struct TuningArgs {
     )]
     pub retention: String,
 
-    /// Address of /metrics, /livez, /readyz and POST /wake
+    /// Address of the status page, /metrics, /livez, /readyz and POST /wake
     #[arg(
         long,
         env = "OUTBOXD_LISTEN",

@@ -44,7 +44,7 @@ pub async fn run(args: RelayArgs) -> ExitCode {
         Err(code) => return code,
     };
     if let Ok(address) = address {
-        tracing::info!(%address, "serving /metrics, /livez, /readyz and POST /wake");
+        tracing::info!(%address, "serving the status page, /metrics, /livez, /readyz and POST /wake");
     }
     let stop = stop_on_signals();
     let served = serve(listener, &relay);

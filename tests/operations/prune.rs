@@ -61,6 +61,22 @@ async fn only_rows_published_longer_ago_than_the_retention_go() {
 }
 
 #[tokio::test]
+async fn a_step_tells_how_overdue_its_rows_were() {
+    let database = Database::new().await;
+    published(&database, 10, 25).await;
+    published(&database, 10, 30).await;
+    let outbox = outbox(&database.url);
+    let mut link = outbox.link().await.unwrap();
+    let mut overdue = Vec::new();
+    for _ in 0..2 {
+        let cursor = &mut PruneCursor::default();
+        let step = outbox.prune_step(&mut link, cursor, DAY).await.unwrap();
+        overdue.push(step.overdue.as_secs() / 60);
+    }
+    assert_eq!(overdue, [6 * 60, 0]);
+}
+
+#[tokio::test]
 async fn pages_of_old_pending_rows_and_dead_letters_are_walked_past() {
     let database = Database::new().await;
     database.insert("orders", 5000, 50).await;

@@ -74,6 +74,10 @@ async fn events_that_are_dead_discarded_or_held_by_a_dead_one_do_not_age() {
         (2, 2, 1, 0)
     );
     assert_eq!(remaining, 1);
+    let at = database
+        .number("select hashtextextended('d', 0) & 63")
+        .await;
+    assert_eq!(now.lanes, 1 << at);
 }
 
 #[tokio::test]
