@@ -3,13 +3,18 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-orders test bench bench-rivals torture lint deny services services-down needs
+.PHONY: help demo demo-orders test bench bench-rivals torture lint deny sbom licences services services-down needs
 MAKEFLAGS += --no-print-directory
 
 services := tests/services/services.sh
 # Where the servers are, for the commands of the same line.
 environment := servers=$$($(services) env); eval "$$servers"
 tools := target/tools
+supply_chain := target/supply-chain
+tooled := PATH="$$PWD/$(tools)/bin:$$PATH"
+# A Cargo tool of a version, built here unless it is there: $(call tool,NAME,VERSION)
+tool = grep --quiet --fixed-strings '"$(1) $(2) ' $(tools)/.crates.toml 2>/dev/null \
+	|| cargo install --locked --root $(tools) $(1)@$(2)
 # Of `make torture`: torture, torture_by_stops, torture_by_nothing or soak; through which broker.
 STORM := torture
 SINK := kafka rabbitmq
@@ -59,10 +64,20 @@ lint: needs ## formatting and clippy; a warning fails
 	cargo clippy --all-targets -- --deny warnings
 	cargo clippy --features defects --test torture -- --deny warnings
 
-deny: ## licences, sources and advisories of the dependencies, by cargo-deny (built here if missing)
-	@command -v cargo-deny >/dev/null || [[ -x $(tools)/bin/cargo-deny ]] \
-		|| cargo install --locked --root $(tools) cargo-deny
-	PATH="$$PATH:$$PWD/$(tools)/bin" cargo deny check
+deny: ## licences, sources and advisories of the dependencies, by cargo-deny
+	@$(call tool,cargo-deny,0.20.2)
+	$(tooled) cargo deny check
+
+sbom: ## what outboxd is made of, as CycloneDX: target/supply-chain/outboxd.cdx.json
+	@$(call tool,cargo-cyclonedx,0.5.9)
+	@mkdir -p $(supply_chain)
+	$(tooled) cargo cyclonedx --format json --all --override-filename outboxd.cdx
+	@mv outboxd.cdx.json $(supply_chain)/
+
+licences: ## the licences of the dependencies and who has them: target/supply-chain/licences.txt
+	@$(call tool,cargo-deny,0.20.2)
+	@mkdir -p $(supply_chain)
+	$(tooled) cargo deny --exclude-dev list --layout license >$(supply_chain)/licences.txt
 
 services: ## installs what is missing, starts PostgreSQL, Kafka, RabbitMQ, PgBouncer and Redis
 	@$(services) up

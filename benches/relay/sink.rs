@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::try_join_all;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
@@ -32,7 +33,11 @@ pub enum Kind {
     Classic,
 }
 
+/// Messages handed to lapin at once; as many as `try_join_all` polls in their order.
+const TOGETHER: usize = 30;
+
 /// One message.
+#[derive(Clone, Copy)]
 pub struct Outgoing<'a> {
     pub id: &'a str,
     pub key: &'a str,
@@ -182,7 +187,7 @@ impl Kafka {
         config
             .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
-            .set("linger.ms", "2")
+            .set("linger.ms", "0")
             .set("queue.buffering.max.messages", "200000")
             .set("partitioner", "murmur2_random");
         let producer: ThreadedProducer<Reports> = config.create_with_context(Reports::default())?;
@@ -262,9 +267,11 @@ impl Rabbitmq {
         number: usize,
         messages: impl ExactSizeIterator<Item = Outgoing<'a>>,
     ) -> Result<(), Failure> {
+        let messages: Vec<_> = messages.collect();
         let mut confirms = Vec::with_capacity(messages.len());
-        for message in messages {
-            confirms.push(self.send(number, message).await?);
+        for some in messages.chunks(TOGETHER) {
+            let sending = some.iter().map(|message| self.send(number, *message));
+            confirms.extend(try_join_all(sending).await?);
         }
         for confirm in confirms {
             match confirm.await? {

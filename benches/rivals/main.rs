@@ -9,6 +9,8 @@
 //! one, or one made for this run. When each message was there is told by the broker (`LogAppendTime`),
 //! not by the one who sent it; afterwards the topic is read, and every event must be in it.
 
+#[path = "../relay/arrivals.rs"]
+#[expect(dead_code, reason = "of it a part is used here")]
 mod arrivals;
 #[path = "../../examples/common/mod.rs"]
 #[expect(dead_code, reason = "of it a part is used here")]
@@ -24,6 +26,7 @@ mod report;
 mod rival;
 mod server;
 #[path = "../relay/shipped.rs"]
+#[expect(dead_code, reason = "of it a part is used here")]
 mod shipped;
 #[path = "../relay/sink.rs"]
 #[expect(dead_code, reason = "of it a part is used here")]
@@ -31,19 +34,20 @@ mod sink;
 #[path = "../relay/stage.rs"]
 #[expect(dead_code, reason = "of it a part is used here")]
 mod stage;
+mod topic;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::{
-    common::{Failure, unless_interrupted},
+    common::{Failure, suffix, unless_interrupted},
     poller::Poll,
     report::Results,
     rival::Rival,
     server::Server,
     sink::Kind,
-    stage::{Mode, Stage},
+    stage::{Mode, Rows, Stage},
 };
 
 /// Measures outboxd beside others.
@@ -114,17 +118,27 @@ impl Bench {
             kind: Kind::Kafka,
             mode: Mode::Mark,
             rows: self.rows,
+            payload_bytes: 1024,
+            template: format!("rivals_{}", suffix()),
         };
+        stage.fill(&[Rows::pending(self.rows)]).await?;
+        let measured = self.measure(&stage, &rivals).await;
+        stage.strike().await?;
+        let all = measured?;
+        report::table(&all, self.rows);
+        report::write(&all, self.rows)
+    }
+
+    async fn measure(&self, stage: &Stage<'_>, rivals: &[Rival]) -> Result<Vec<Results>, Failure> {
         let mut all: Vec<Results> = rivals.iter().map(Results::of).collect();
         for round in 1..=self.repeat {
             for (rival, results) in rivals.iter().zip(&mut all) {
                 eprint!("{} ({round} of {}) ", rival.name(), self.repeat);
-                let outcome = rival.measure(&stage).await.inspect_err(|_| eprintln!())?;
+                let outcome = rival.measure(stage).await.inspect_err(|_| eprintln!())?;
                 eprintln!("{:.0} events/s", outcome.figures.events_per_second);
                 results.outcomes.push(outcome);
             }
         }
-        report::table(&all, self.rows);
-        report::write(&all, self.rows)
+        Ok(all)
     }
 }

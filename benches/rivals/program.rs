@@ -9,10 +9,10 @@ use rdkafka::consumer::BaseConsumer;
 use tokio::time::sleep;
 
 use crate::{
-    arrivals,
     common::Failure,
     meter::{self, Figures, Meter},
     stage::Scene,
+    topic,
 };
 
 /// Between looks at a topic: seldom, as a look costs the broker something.
@@ -94,7 +94,7 @@ impl<'a> Progress<'a> {
         let now = Instant::now();
         Ok(Self {
             scene,
-            consumer: arrivals::consumer(scene)?,
+            consumer: topic::consumer(scene)?,
             looked: now,
             arrived: 0,
             grew: now,
@@ -105,7 +105,7 @@ impl<'a> Progress<'a> {
         if self.looked.elapsed() < LOOK {
             return Ok(false);
         }
-        let arrived = arrivals::count(&self.consumer, self.scene)?;
+        let arrived = topic::count(&self.consumer, self.scene)?;
         self.looked = Instant::now();
         if arrived > self.arrived {
             self.arrived = arrived;

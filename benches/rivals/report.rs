@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::{arrivals::Arrivals, common::Failure, meter::Figures, rival::Rival};
+use crate::{common::Failure, meter::Figures, rival::Rival, topic::Arrivals};
 
 /// Where the figures go.
 const FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/bench-rivals.json");

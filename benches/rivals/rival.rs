@@ -3,7 +3,6 @@
 use std::{process::Command, time::SystemTime};
 
 use crate::{
-    arrivals::{self, Arrivals},
     common::Failure,
     debezium::{self, Debezium},
     poller,
@@ -11,6 +10,7 @@ use crate::{
     report::Outcome,
     shipped,
     stage::{Scene, Stage},
+    topic::{self, Arrivals},
 };
 
 pub enum Rival {
@@ -60,14 +60,13 @@ impl Rival {
 
     /// From a full outbox to a topic in which everything is.
     pub async fn measure(&self, stage: &Stage<'_>) -> Result<Outcome, Failure> {
-        let scene = stage.set().await?;
-        let measured = self.measure_on(&scene).await;
-        scene.strike().await?;
-        measured
+        stage
+            .on_a_scene(async |scene| self.measure_on(scene).await)
+            .await
     }
 
     async fn measure_on(&self, scene: &Scene<'_>) -> Result<Outcome, Failure> {
-        arrivals::stamp_by_broker(scene).await?;
+        topic::stamp_by_broker(scene).await?;
         let (began, figures) = match self {
             Self::Outboxd => (SystemTime::now(), shipped::drain(scene).await?),
             Self::Debezium(debezium) => {

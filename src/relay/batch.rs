@@ -21,7 +21,8 @@ use crate::{
 pub(super) enum Turn {
     Idle,
     Worked {
-        more: bool,
+        /// How much of what a claim may take this one took, 0 to 1.
+        fill: f64,
     },
     /// Published, confirmed, and not settled.
     Owing(Vec<Confirmed>, DbError),
@@ -68,6 +69,12 @@ impl Relay {
         self.measure(&claim, &outcomes, claiming);
         let settlement = self.decide(&claim, outcomes);
         self.settle(link, claim, settlement).await
+    }
+
+    fn fill(&self, claim: &Claim) -> f64 {
+        let events = claim.events.len() as f64 / self.settings.batch_size as f64;
+        let bytes = claim.bytes as f64 / self.settings.batch_bytes as f64;
+        events.max(bytes).min(1.0)
     }
 
     fn want(&self) -> Want {
@@ -254,7 +261,9 @@ impl Relay {
         self.outbox.raise_floors(&claim, unsettled);
         let progressed = !published.is_empty() || !failures.is_empty();
         Ok(if progressed {
-            Turn::Worked { more: claim.more }
+            Turn::Worked {
+                fill: self.fill(&claim),
+            }
         } else {
             Turn::Idle
         })

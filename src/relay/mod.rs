@@ -1,7 +1,7 @@
 //! The relay: tasks that claim, publish and settle, and those that watch over them.
 //!
 //! * [`worker`]: claims, publishes and settles a [`batch`], over and over. One is always there; the
-//!   others join while there is a backlog.
+//!   others join while there is enough for them.
 //! * [`health`]: probes the sink while it cannot be used, and paused destinations.
 //! * [`upkeep`]: samples lag, says that the instance is alive, prunes.
 //! * [`status`]: what the status page is told.
@@ -74,7 +74,8 @@ pub struct Relay {
     /// Workers with confirmed events that they could not settle: until there are none, nobody publishes.
     debts: watch::Sender<usize>,
     wake: Notify,
-    backlog: Notify,
+    /// By worker: whether it should join.
+    joining: Vec<Notify>,
     active: AtomicUsize,
     finds_work: AtomicBool,
     last_turn: Mutex<Instant>,
@@ -102,6 +103,7 @@ impl Relay {
         settings: RelaySettings,
     ) -> Result<Self, prometheus::Error> {
         let metrics = Metrics::new(sink.name())?;
+        let joining = (0..settings.workers).map(|_| Notify::new()).collect();
         Ok(Self {
             outbox,
             sink,
@@ -113,7 +115,7 @@ impl Relay {
             careful: Careful::default(),
             debts: watch::Sender::new(0),
             wake: Notify::new(),
-            backlog: Notify::new(),
+            joining,
             active: AtomicUsize::new(0),
             finds_work: AtomicBool::new(true),
             last_turn: Mutex::new(Instant::now()),

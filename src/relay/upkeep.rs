@@ -12,6 +12,8 @@ use super::{Relay, pace::Backoff};
 use crate::outbox::{Cleaned, DbError, EffectsTable, Link, PruneCursor};
 
 const TICK: Duration = Duration::from_secs(1);
+/// How often to look at lag while there is none.
+const QUIET: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Pruning, and the cleaning of each table, may go on for this long before lag is looked at again.
 const PRUNING: Duration = Duration::from_millis(500);
@@ -93,7 +95,8 @@ impl Relay {
             None => link.insert(self.outbox.link().await?),
         };
         // A sample may cost a fiftieth of the time at most.
-        if is_due(round.sampled_at, TICK.max(round.sample_took * 50)) {
+        let every = if self.is_quiet() { QUIET } else { TICK };
+        if is_due(round.sampled_at, every.max(round.sample_took * 50)) {
             let started = Instant::now();
             self.sample(link).await?;
             round.sample_took = started.elapsed();
@@ -118,6 +121,11 @@ impl Relay {
             }
         }
         Ok(())
+    }
+
+    /// Nothing was pending when last looked at, and claims find nothing.
+    fn is_quiet(&self) -> bool {
+        self.metrics.pending_events.get() == 0 && !self.finds_work()
     }
 
     /// The sign of life; sooner when a destination was paused or resumed, which `status` shows by it.

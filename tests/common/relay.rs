@@ -42,10 +42,16 @@ impl Relay {
 
     /// The same with further environment variables.
     pub fn run_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
+        let binary = Command::new(env!("CARGO_BIN_EXE_outboxd"));
+        Self::start(binary, environment, flags)
+    }
+
+    /// The same with a command that leads to the binary.
+    pub fn start(mut command: Command, environment: &[(&str, &str)], flags: &[&str]) -> Self {
         let port = free_port();
         let log = std::env::temp_dir().join(unique("outboxd-log"));
         let errors = File::create(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_outboxd"))
+        let child = command
             .arg("run")
             .env("OUTBOXD_LOG_FORMAT", "text")
             .envs(environment.iter().copied())

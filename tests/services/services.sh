@@ -184,6 +184,7 @@ make_tls() {
 
 install_missing() { # NAME...
     local want=(build-essential pkg-config libssl-dev zlib1g-dev openssl python3-psycopg python3-pika) missing=() package name have
+    want+=(ca-certificates systemd)            # for what deploy/ is checked with
     want+=(chromium-headless-shell prometheus) # for what people see: the status page, alerts
     for name in "$@"; do
         case $name in
@@ -195,7 +196,8 @@ install_missing() { # NAME...
             ;;
         redis) command -v redis-server >/dev/null || missing+=(redis-server) ;;
         kafka)
-            command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+            # tests/deploy compiles a few lines of Java.
+            command -v javac >/dev/null || missing+=(openjdk-17-jdk-headless)
             [[ -d $(kafka_home) ]] || command -v mvn >/dev/null || missing+=(maven)
             ;;
         esac

@@ -50,8 +50,8 @@ pub struct Claim {
     pub events: Vec<Event>,
     /// Negative answers so far of those events that are being retried, by id.
     pub attempts: HashMap<i64, u32>,
-    /// Whether there may be more than was taken.
-    pub more: bool,
+    /// Bytes of their payloads and headers.
+    pub bytes: usize,
     /// The database's clock when the claim began, in microseconds since the epoch.
     pub now_us: i64,
     lanes: Vec<Lane>,
@@ -73,6 +73,8 @@ struct Lane {
     exhausted: bool,
     /// The first id that was seen and not taken, because a stranger holds it.
     skipped: Option<i64>,
+    /// A retry is due there, as the scout saw it.
+    due: bool,
     /// The set of holding failures, as read under the lock.
     holding: i64,
 }
@@ -129,7 +131,6 @@ impl Outbox {
             self.withhold_behind_strangers(link, want, &mut claim)
                 .await?;
         }
-        claim.more |= claim.lanes.len() == want.lanes;
         Ok(claim)
     }
 
@@ -148,10 +149,10 @@ impl Outbox {
                 (Ordering::Key, None) if lane.exhausted => None,
                 (Ordering::Key, None) => Some(lane.last),
             };
-            let barren = !claim
-                .events
-                .iter()
-                .any(|event| usize::try_from(event.lane) == Ok(lane.number));
+            let mut lanes = claim.events.iter().map(|event| event.lane);
+            // Without that, another worker has just emptied it: what comes next need not wait.
+            let withheld = lane.skipped.is_some() || lane.due || self.ordering == Ordering::None;
+            let barren = withheld && !lanes.any(|of| usize::try_from(of) == Ok(lane.number));
             let emptied = Emptied {
                 up_to,
                 holding: lane.holding,

@@ -134,7 +134,6 @@ impl Outbox {
                 .filter(|&i| !claim.lanes[i].exhausted)
                 .collect();
             if room == 0 || open.is_empty() {
-                claim.more |= !open.is_empty();
                 return Ok(());
             }
             open.truncate(room);
@@ -163,8 +162,8 @@ impl Outbox {
                 claim.events.push(event);
             }
             self.event_bytes.learn(read, rows.len());
+            claim.bytes += read;
             if read >= bytes {
-                claim.more = true;
                 return Ok(());
             }
             bytes -= read;

@@ -73,7 +73,7 @@ impl Outbox {
         let mut claim = Claim {
             events: Vec::new(),
             attempts: HashMap::new(),
-            more: false,
+            bytes: 0,
             now_us: 0,
             lanes: Vec::new(),
             failures: false,
@@ -94,6 +94,7 @@ impl Outbox {
                         last: mark.floor,
                         exhausted: false,
                         skipped: None,
+                        due: get(row, 3)?,
                         holding: 0,
                     };
                     claim.lanes.push(lane);
@@ -157,7 +158,7 @@ impl Scout<'_> {
         )
     }
 
-    /// Rows `lane, number, head`: lanes with work, oldest first, locked.
+    /// Rows `lane, number, head, due`: lanes with work, oldest first, locked. `due` says that a retry is.
     fn lock_lanes(&self, ordering: Ordering, most: usize) -> String {
         let failures = self.table.names.failures();
         let (due, holding) = match self.excluded {
@@ -183,9 +184,9 @@ impl Scout<'_> {
                       {due} as due, {holding} as holding
                  from {lanes}
              ), work as materialized (
-               select lane, head from heads
-                where head is not null or due is not null or holding <> known order by least(head, due)
-             ) select 'lane', lane, head from work {lock} limit {most}",
+               select lane, head, due is not null as due from heads
+                where head is not null or due is not null or holding <> known order by least(head, heads.due)
+             ) select 'lane', lane, head, due from work {lock} limit {most}",
             claimable = self.claimable(),
             lanes = self.lanes(),
         )

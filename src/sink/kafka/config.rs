@@ -232,7 +232,9 @@ impl KafkaConfig {
             ("partitioner", "murmur2_random"),
             ("compression.type", "lz4"),
             ("message.max.bytes", &max_bytes),
-            ("linger.ms", "2"),
+            // A batch is handed over whole: waiting for more costs each event the wait (p50 at 5,000 a
+            // second: 9 ms with 2, 5 ms with 0) and gains a drain nothing.
+            ("linger.ms", "0"),
             // How long a missing topic may be just new; and how long a lost broker is left alone.
             ("topic.metadata.propagation.max.ms", "1000"),
             ("reconnect.backoff.max.ms", "2000"),

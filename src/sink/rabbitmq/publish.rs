@@ -20,6 +20,9 @@ use crate::{
 /// Messages of one wave at most: enough to keep a broker busy, few enough to repeat after a fault.
 const WINDOW: usize = 2000;
 
+/// Messages that may wait in lapin to be written.
+const AHEAD: usize = 64;
+
 /// How often a batch goes on after a mishap, on another connection.
 const MISHAPS: usize = 3;
 
@@ -61,7 +64,7 @@ struct Batch<'a> {
     link: Arc<Link>,
     exchange: &'a ShortString,
     messages: &'a [&'a Message],
-    /// None for a message that cannot be sent.
+    /// None for a message that cannot be sent, or was.
     envelopes: Vec<Option<Envelope>>,
     plan: Plan<'a>,
     /// The one that closed a channel is among so many next messages.
@@ -105,8 +108,16 @@ impl Batch<'_> {
         channel: Channel,
         indexes: &[usize],
     ) -> Result<Option<Channel>, Unavailable> {
+        for &index in indexes {
+            // Sending uses an envelope up; few are sent again.
+            if self.envelopes[index].is_none() {
+                let envelope = envelope(self.messages[index], self.link.frame_max());
+                self.envelopes[index] = envelope.ok();
+            }
+        }
+        let ahead = self.ahead();
         let mut wave = Wave::new(self.messages, indexes);
-        let run = wave.run(&channel, self.exchange, &self.envelopes);
+        let run = wave.run(&channel, self.exchange, &mut self.envelopes, ahead);
         let interrupted = self.link.within(self.deadline, run).await.err();
         if interrupted.is_some() {
             wave.harvest();
@@ -123,6 +134,16 @@ impl Batch<'_> {
         };
         self.judge(answers, &fault)?;
         Ok(None)
+    }
+
+    /// One by one once a channel was closed: what is still being written then may take the connection
+    /// with it.
+    fn ahead(&self) -> usize {
+        if self.suspects == 0 && self.mishaps == 0 {
+            AHEAD
+        } else {
+            1
+        }
     }
 
     /// A closed channel leaves messages unanswered, one of which is to blame. They are sent again,

@@ -10,9 +10,14 @@
 //! * in a wave that is cut short, only if no return was seen, and everything that lapin resolved
 //!   before this confirm has been looked at: its own return would have been among that.
 
-use std::{collections::HashSet, io};
+use std::{
+    collections::{HashSet, VecDeque},
+    future::ready,
+    io,
+    task::Poll,
+};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::Either, poll};
 use lapin::{
     Channel, Confirmation, Error, PublisherConfirm, options::BasicPublishOptions,
     types::ShortString,
@@ -20,6 +25,9 @@ use lapin::{
 
 use super::properties::Envelope;
 use crate::event::Message;
+
+/// Bytes that may wait in lapin to be written, beyond a first message.
+const AHEAD_BYTES: usize = 1 << 20;
 
 /// What is known of one message of a wave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +55,13 @@ struct Sent {
     late: bool,
 }
 
+/// A message on its way through lapin.
+struct Writing<P> {
+    position: usize,
+    bytes: usize,
+    publish: P,
+}
+
 /// The messages of a wave and the answers so far.
 pub(super) struct Wave<'a> {
     messages: &'a [&'a Message],
@@ -71,35 +86,58 @@ impl<'a> Wave<'a> {
     /// Sends the wave and waits for the answers, or until the channel fails. It knows no deadline
     /// and may be dropped at any await: what was learned is kept.
     ///
-    /// Each message is awaited until lapin wrote it: that bounds what waits in lapin, from where it
-    /// cannot be called back when the broker closes the channel.
+    /// At most `ahead` messages wait in lapin to be written, from where they cannot be called back
+    /// when the broker closes the channel. With one, its thread and ours take turns at every message,
+    /// and that is half of what publishing costs.
     pub(super) async fn run(
         &mut self,
         channel: &Channel,
         exchange: &ShortString,
-        envelopes: &[Option<Envelope>],
+        envelopes: &mut [Option<Envelope>],
+        ahead: usize,
     ) {
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
         };
-        for (position, index) in self.indexes.iter().enumerate() {
-            let Some(envelope) = envelopes[*index].clone() else {
+        let mut writing = VecDeque::with_capacity(ahead);
+        let mut bytes = 0;
+        for index in self.indexes {
+            let Some(envelope) = envelopes[*index].take() else {
                 // The plan gives out no such message; and were it one, it must not be for ever.
-                return self.note_fault(io::Error::other("a message cannot be sent").into());
+                self.note_fault(io::Error::other("a message cannot be sent").into());
+                break;
             };
             let payload = self.messages[*index].payload.as_deref().unwrap_or_default();
-            let (exchange, routing_key) = (exchange.clone(), envelope.routing_key);
-            self.sent.push(Sent::default());
-            let publish =
-                channel.basic_publish(exchange, routing_key, options, payload, envelope.properties);
-            match publish.await {
-                Ok(confirm) => self.sent[position].confirm = Some(confirm),
-                Err(error) => {
-                    self.note_fault(error);
-                    break;
-                }
+            while writing.len() >= ahead || (bytes + payload.len() > AHEAD_BYTES && bytes > 0) {
+                bytes -= self.written(&mut writing).await;
             }
+            if self.fault.is_some() {
+                break;
+            }
+            let (exchange, routing_key) = (exchange.clone(), envelope.routing_key);
+            let mut publish = Box::pin(channel.basic_publish(
+                exchange,
+                routing_key,
+                options,
+                payload,
+                envelope.properties,
+            ));
+            self.sent.push(Sent::default());
+            // The first poll hands it to lapin: in the order of these polls messages are written.
+            let first = poll!(publish.as_mut());
+            bytes += payload.len();
+            writing.push_back(Writing {
+                position: self.sent.len() - 1,
+                bytes: payload.len(),
+                publish: match first {
+                    Poll::Ready(written) => Either::Left(ready(written)),
+                    Poll::Pending => Either::Right(publish),
+                },
+            });
+        }
+        while !writing.is_empty() {
+            self.written(&mut writing).await;
         }
         for position in 0..self.sent.len() {
             if let Some(confirm) = &mut self.sent[position].confirm {
@@ -107,6 +145,21 @@ impl<'a> Wave<'a> {
                 self.note(position, answer);
             }
         }
+    }
+
+    /// Waits until the first message is written; gives its bytes.
+    async fn written<P>(&mut self, writing: &mut VecDeque<Writing<P>>) -> usize
+    where
+        P: Future<Output = lapin::Result<PublisherConfirm>> + Unpin,
+    {
+        let Some(first) = writing.pop_front() else {
+            return 0;
+        };
+        match first.publish.await {
+            Ok(confirm) => self.sent[first.position].confirm = Some(confirm),
+            Err(error) => self.note_fault(error),
+        }
+        first.bytes
     }
 
     /// Takes the answers that are there already, when there is no time left for the others.
