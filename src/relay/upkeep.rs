@@ -19,9 +19,10 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const PRUNING: Duration = Duration::from_millis(500);
 /// How often to look for rows to prune when there were none.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
-/// How long to leave it alone after an error that is not the connection's.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long to leave pruning alone after an error that is not the connection's.
 const PRUNE_AGAIN: Duration = Duration::from_mins(10);
+/// The same for looking around.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What upkeep remembers between rounds.
 #[derive(Default)]
@@ -125,7 +126,8 @@ impl Relay {
 
     /// Nothing was pending when last looked at, and claims find nothing.
     fn is_quiet(&self) -> bool {
-        self.metrics.pending_events.get() == 0 && !self.finds_work()
+        let usable = self.health.sink_down().is_none();
+        usable && self.metrics.pending_events.get() == 0 && !self.finds_work()
     }
 
     /// The sign of life; sooner when a destination was paused or resumed, which `status` shows by it.

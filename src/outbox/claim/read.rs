@@ -182,7 +182,7 @@ pub(in crate::outbox) struct EventBytes(AtomicUsize);
 impl EventBytes {
     /// Large, before anything is known.
     pub(in crate::outbox) fn new() -> Self {
-        Self(AtomicUsize::new(64 << 10))
+        Self(AtomicUsize::new(8 << 10))
     }
 
     /// Events that fit into so many bytes, and a quarter more.
@@ -233,7 +233,7 @@ mod tests {
     fn no_more_events_are_asked_for_than_will_fit() {
         let known = EventBytes::new();
         let budget = 4 << 20;
-        assert_eq!(known.fitting(budget), 80);
+        assert_eq!(known.fitting(budget), 640);
         for _ in 0..10 {
             known.learn(2_000 << 10, 2_000);
         }

@@ -30,6 +30,10 @@ pub(super) struct Producer {
     pub(super) topics: Topics,
 }
 
+/// How long a look for reports waits for the next: how much longer a generation lives than its last
+/// owner. rdkafka spins through the last millisecond of it, which at 100 ms was a hundredth of a core.
+const POLL: Duration = Duration::from_secs(2);
+
 impl Producer {
     /// Starts a generation; the brokers need not be there.
     pub(super) fn start(config: &ClientConfig) -> Result<Self, KafkaError> {
@@ -39,7 +43,7 @@ impl Producer {
         let poll = move || {
             // Ends with the last other owner, so that the client is dropped here: its drop blocks.
             while Arc::strong_count(&polled) > 1 {
-                polled.poll(Duration::from_millis(100));
+                polled.poll(POLL);
             }
         };
         std::thread::Builder::new()
