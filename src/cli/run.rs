@@ -21,6 +21,9 @@ use crate::{
 /// How often `drain` looks whether it is done.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How long a drain that can go no further rests between two counts, at most.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
 /// Relays until told to stop: SIGTERM or SIGINT. A second signal ends it at once.
 pub async fn run(args: RelayArgs) -> ExitCode {
     let config = match args.validate() {
@@ -188,7 +191,7 @@ async fn stop_when_drained(relay: Arc<Relay>, stop: CancellationToken) -> Option
                     tracing::debug!(%error, "counting what is left");
                 }
             }
-            rest_until = Instant::now() + started.elapsed() * 20;
+            rest_until = Instant::now() + (started.elapsed() * 20).min(LONGEST_REST);
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}

@@ -26,6 +26,8 @@ use crate::outbox::{Confirmed, DbError, Link};
 
 /// A worker beyond the first retires after this long without enough to do.
 const RETIRE_AFTER: Duration = Duration::from_secs(2);
+/// A turn that lasts longer does not keep other workers from joining.
+const LONG: Duration = Duration::from_millis(500);
 /// How long to wait for the sink or for debts before looking around again.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -66,7 +68,7 @@ impl Relay {
             let active = Active::new(&self);
             let turn = defect!(DropAtShutdown:
                 stop.run_until_cancelled(Box::pin(self.turn(&mut link))).await.unwrap_or(Ok(Turn::Idle)),
-                else self.turn(&mut link).await);
+                else self.turn_in_company(&mut link).await);
             drop(active);
             let found = !matches!(turn, Ok(Turn::Idle));
             self.finds_work.store(found, Relaxed);
@@ -74,7 +76,8 @@ impl Relay {
                 Ok(Turn::Worked { fill }) => {
                     backoff = Backoff::default();
                     poll.found_work();
-                    if fill >= worth(number) {
+                    // Less than calls it, or it would come and go.
+                    if fill >= worth(number) / 4.0 {
                         worked_at = Some(Instant::now());
                     }
                     self.call(fill);
@@ -102,11 +105,22 @@ impl Relay {
         }
     }
 
+    /// A turn; if it lasts, on a slow broker, others are called to see to the lanes it does not hold.
+    async fn turn_in_company(&self, link: &mut Option<Link>) -> Result<Turn, DbError> {
+        let mut turn = Box::pin(self.turn(link));
+        if let Ok(ended) = tokio::time::timeout(LONG, turn.as_mut()).await {
+            return ended;
+        }
+        self.call(1.0);
+        turn.await
+    }
+
     /// Calls the workers that claims of this fill are enough for.
     fn call(&self, fill: f64) {
         for (number, joining) in self.joining.iter().enumerate().skip(1) {
             if fill >= worth(number) {
-                joining.notify_one();
+                // Who misses it hears the next.
+                joining.notify_waiters();
             }
         }
     }

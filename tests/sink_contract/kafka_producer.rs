@@ -46,7 +46,9 @@ async fn a_fatal_producer_error_charges_nobody_and_a_new_producer_goes_on() {
 
 #[tokio::test]
 async fn an_unclear_refusal_is_charged_only_to_a_message_sent_alone() {
-    let (mock, sink) = mock(PATIENCE);
+    let (mock, _) = mock(PATIENCE);
+    // That the others are together.
+    let sink = kafka_sink(&mock.bootstrap_servers(), PATIENCE, &["linger.ms=20"]);
     let unclear = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN;
     let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
     let batch: Vec<_> = (0..5).map(|n| message("topic", "k", n)).collect();

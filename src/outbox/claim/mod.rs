@@ -50,7 +50,7 @@ pub struct Claim {
     pub events: Vec<Event>,
     /// Negative answers so far of those events that are being retried, by id.
     pub attempts: HashMap<i64, u32>,
-    /// Bytes of their payloads and headers.
+    /// Bytes of payloads and headers, but for those of retries.
     pub bytes: usize,
     /// The database's clock when the claim began, in microseconds since the epoch.
     pub now_us: i64,

@@ -161,7 +161,7 @@ impl Outbox {
                 }
                 claim.events.push(event);
             }
-            self.event_bytes.learn(read, rows.len());
+            self.event_bytes.learn(read, rows.len(), want.bytes);
             claim.bytes += read;
             if read >= bytes {
                 return Ok(());
@@ -191,10 +191,11 @@ impl EventBytes {
         (bytes.saturating_add(bytes / 4) / each).max(1)
     }
 
-    /// Rises at once and falls by halves.
-    fn learn(&self, bytes: usize, events: usize) {
+    /// Rises at once, but a giant or two do not count for much, and falls by halves.
+    fn learn(&self, bytes: usize, events: usize, budget: usize) {
         if let Some(each) = bytes.checked_div(events) {
-            self.0.store(each.max(self.0.load(Relaxed) / 2), Relaxed);
+            let each = each.max(self.0.load(Relaxed) / 2);
+            self.0.store(each.min(budget / 8), Relaxed);
         }
     }
 }
@@ -235,13 +236,15 @@ mod tests {
         let budget = 4 << 20;
         assert_eq!(known.fitting(budget), 640);
         for _ in 0..10 {
-            known.learn(2_000 << 10, 2_000);
+            known.learn(2_000 << 10, 2_000, budget);
         }
         assert_eq!(known.fitting(budget), 5_120);
-        known.learn(40 * (100 << 10), 40);
+        known.learn(40 * (100 << 10), 40, budget);
         assert_eq!(known.fitting(budget), 51);
-        known.learn(0, 0);
+        known.learn(0, 0, budget);
         assert_eq!(known.fitting(budget), 51);
         assert_eq!(known.fitting(1), 1);
+        known.learn(1 << 30, 1, budget);
+        assert_eq!(known.fitting(budget), 10);
     }
 }

@@ -53,6 +53,11 @@ use self::{attempt::Attempt, producer::Producer};
 use super::{Outcome, Sink, Unavailable};
 use crate::event::Message;
 
+/// How long reports are waited for at a time: see [`Producer::start`].
+const POLL: Duration = Duration::from_secs(2);
+/// The same for a producer of a few messages.
+const SOLO_POLL: Duration = Duration::from_millis(100);
+
 /// A probe asks again soon; it need not wait long.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
@@ -76,7 +81,7 @@ impl KafkaSink {
     /// # Errors
     /// What librdkafka says against the options; `KafkaArgs::validate` finds it earlier.
     pub fn new(config: KafkaConfig, publish_timeout: Duration) -> Result<Self, KafkaError> {
-        let producer = Producer::start(&config.pipelined())?;
+        let producer = Producer::start(&config.pipelined(), POLL)?;
         Ok(Self {
             config,
             publish_timeout,
@@ -94,16 +99,19 @@ impl KafkaSink {
                 None => "a batch was not confirmed in time".into(),
             };
             tracing::info!(reason, "starting a new Kafka producer");
-            *current = start(self.config.pipelined()).await?;
+            *current = start(self.config.pipelined(), POLL).await?;
         }
         Ok(Arc::clone(&current))
     }
 }
 
 /// Starts a generation off the async threads: it may read certificates.
-async fn start(config: rdkafka::ClientConfig) -> Result<Arc<Producer>, Unavailable> {
+async fn start(
+    config: rdkafka::ClientConfig,
+    poll_for: Duration,
+) -> Result<Arc<Producer>, Unavailable> {
     off_thread(move || {
-        let producer = Producer::start(&config);
+        let producer = Producer::start(&config, poll_for);
         producer.map(Arc::new).map_err(|error| match error {
             KafkaError::ClientCreation(text) => Unavailable::sink(text),
             _ => Unavailable::sink("the Kafka producer could not be rebuilt"),

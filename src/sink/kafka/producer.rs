@@ -30,20 +30,18 @@ pub(super) struct Producer {
     pub(super) topics: Topics,
 }
 
-/// How long a look for reports waits for the next: how much longer a generation lives than its last
-/// owner. rdkafka spins through the last millisecond of it, which at 100 ms was a hundredth of a core.
-const POLL: Duration = Duration::from_secs(2);
-
 impl Producer {
-    /// Starts a generation; the brokers need not be there.
-    pub(super) fn start(config: &ClientConfig) -> Result<Self, KafkaError> {
+    /// Starts a generation; the brokers need not be there. It outlives its last owner by `poll_for` at
+    /// most. rdkafka spins through the last millisecond of each poll: of 100 ms that was a hundredth of
+    /// a core for an idle relay.
+    pub(super) fn start(config: &ClientConfig, poll_for: Duration) -> Result<Self, KafkaError> {
         let client = BaseProducer::from_config_and_context(config, Context::default())?;
         let client = Arc::new(client);
         let polled = Arc::clone(&client);
         let poll = move || {
             // Ends with the last other owner, so that the client is dropped here: its drop blocks.
             while Arc::strong_count(&polled) > 1 {
-                polled.poll(POLL);
+                polled.poll(poll_for);
             }
         };
         std::thread::Builder::new()
@@ -203,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_condemned_generation_purges_its_batches_and_takes_nothing_more() {
-        let producer = Arc::new(Producer::start(&ClientConfig::new()).unwrap());
+        let producer = Arc::new(Producer::start(&ClientConfig::new(), Duration::ZERO).unwrap());
         let message = Message {
             id: "1".into(),
             destination: "orders".into(),

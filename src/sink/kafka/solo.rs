@@ -6,6 +6,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::time::Instant;
 
 use super::{
+    SOLO_POLL,
     attempt::Attempt,
     errors::{self, Meaning, Refusal},
     producer::Producer,
@@ -42,7 +43,7 @@ impl Attempt<'_> {
     /// Sends the suspects singly until one is refused. They all failed with the request of one of
     /// them.
     pub(super) async fn isolate(&mut self, suspects: &[(usize, Code)]) -> Result<(), Unavailable> {
-        let solo = Solo(start(self.sink.config.solo()).await?);
+        let solo = Solo(start(self.sink.config.solo(), SOLO_POLL).await?);
         for index in self.by_suspicion(suspects) {
             let message = &self.messages[index];
             let Some(outcome) = solo.publish(message, self.deadline).await else {
@@ -108,7 +109,7 @@ impl Attempt<'_> {
             let to_topic = |&index: &usize| self.messages[index].destination == topic;
             let all: Vec<usize> = self.undecided().filter(to_topic).collect();
             let Some(&first) = all.first() else { continue };
-            let solo = Solo(start(self.sink.config.solo()).await?);
+            let solo = Solo(start(self.sink.config.solo(), SOLO_POLL).await?);
             let outcome = solo.publish(self.messages[first], self.deadline).await;
             let outcome = outcome.unwrap_or(Outcome::Withheld);
             if outcome == Outcome::Published {

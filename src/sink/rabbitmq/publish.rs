@@ -51,6 +51,7 @@ pub(super) async fn publish(
         envelopes,
         plan: Plan::new(messages, config.order, invalid),
         suspects: 0,
+        closed: false,
         mishaps: 0,
         deadline,
     };
@@ -69,6 +70,8 @@ struct Batch<'a> {
     plan: Plan<'a>,
     /// The one that closed a channel is among so many next messages.
     suspects: usize,
+    /// The broker has closed a channel of this batch.
+    closed: bool,
     mishaps: usize,
     deadline: Instant,
 }
@@ -139,11 +142,7 @@ impl Batch<'_> {
     /// One by one once a channel was closed: what is still being written then may take the connection
     /// with it.
     fn ahead(&self) -> usize {
-        if self.suspects == 0 && self.mishaps == 0 {
-            AHEAD
-        } else {
-            1
-        }
+        if self.closed { 1 } else { AHEAD }
     }
 
     /// A closed channel leaves messages unanswered, one of which is to blame. They are sent again,
@@ -158,6 +157,7 @@ impl Batch<'_> {
 
     /// A wave whose channel failed.
     fn judge(&mut self, answers: Vec<(usize, Answer)>, fault: &Error) -> Result<(), Unavailable> {
+        self.closed = true;
         let Some((error, soft)) = channel_error(fault) else {
             if is_mishap(fault) && self.mishaps < MISHAPS {
                 self.mishaps += 1;

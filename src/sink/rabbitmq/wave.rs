@@ -164,8 +164,9 @@ impl<'a> Wave<'a> {
 
     /// Takes the answers that are there already, when there is no time left for the others.
     pub(super) fn harvest(&mut self) {
-        // What the second look finds may be younger than something it has passed by.
-        for late in [false, true] {
+        // What the second look finds may be younger than something it has passed by; and so may all be,
+        // where a confirm was still in lapin's hands.
+        for late in [self.lost_sight(), true] {
             for position in 0..self.sent.len() {
                 let confirm = self.sent[position].confirm.as_mut();
                 if let Some(answer) = confirm.and_then(FutureExt::now_or_never) {
@@ -174,6 +175,12 @@ impl<'a> Wave<'a> {
                 }
             }
         }
+    }
+
+    /// Whether some message was handed over whose confirm we never got hold of.
+    fn lost_sight(&self) -> bool {
+        let lost = |sent: &Sent| sent.confirm.is_none() && sent.ack.is_none();
+        self.sent.iter().any(lost)
     }
 
     /// What is known of every message, and why the channel failed if it did.
@@ -319,6 +326,18 @@ mod tests {
             known,
             [(0, Routed), (1, Doubtful), (2, Unsent), (3, Unsent)]
         );
+    }
+
+    #[test]
+    fn a_wave_knows_that_a_message_was_cut_off_while_it_was_written() {
+        let messages = messages();
+        let messages: Vec<&Message> = messages.iter().collect();
+        let mut wave = Wave::new(&messages, &ALL);
+        wave.sent.push(Sent::default());
+        wave.note(0, Ok(ack(None)));
+        assert!(!wave.lost_sight());
+        wave.sent.push(Sent::default());
+        assert!(wave.lost_sight());
     }
 
     #[test]
