@@ -41,6 +41,7 @@ pub mod breaker;
 pub mod cli;
 pub mod event;
 pub mod http;
+mod lock;
 pub mod metrics;
 pub mod outbox;
 pub mod relay;

@@ -4,7 +4,7 @@
 //! start at zero, so that a rate's first increase is not lost and an alert can tell "none" from "gone".
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::lock::lock;
 use crate::sink::{Outcome, ReasonKind};
 
 const LATENCY_BUCKETS: [f64; 15] = [
@@ -259,10 +260,7 @@ impl Metrics {
 
     /// The lag: as sampled, and growing by the time that passes while sampling fails. Never frozen.
     pub fn lag_now(&self) -> Duration {
-        let sample = self
-            .lag_sample
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let sample = lock(&self.lag_sample);
         if sample.failing {
             sample.lag + sample.at.elapsed()
         } else {
@@ -272,10 +270,7 @@ impl Metrics {
 
     /// A sample of the lag; `None` when it could not be taken.
     pub fn sampled_lag(&self, lag: Option<Duration>) {
-        let mut sample = self
-            .lag_sample
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut sample = lock(&self.lag_sample);
         match lag {
             Some(lag) => {
                 *sample = LagSample {

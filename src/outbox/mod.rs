@@ -24,7 +24,7 @@ pub mod url;
 mod verify;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Mutex, MutexGuard, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -43,6 +43,7 @@ pub use session::{Database, Session, Timeouts};
 pub use settle::Confirmed;
 pub use table::{LANES, Names, PayloadType, Table, quote_identifier};
 
+use crate::lock::lock;
 use crate::template::Template;
 
 /// What happens to a row once it is published.
@@ -152,7 +153,7 @@ impl Outbox {
     }
 
     fn floors(&self) -> MutexGuard<'_, Floors> {
-        self.floors.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.floors)
     }
 
     /// Everything may be pending again: after a database error, or when a destination is resumed.

@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     panic::AssertUnwindSafe,
-    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -12,6 +11,7 @@ use futures_util::FutureExt;
 use super::{Relay, health::gauge};
 use crate::{
     event::{Event, Failure, Message},
+    lock::lock,
     outbox::{Claim, Confirmed, DbError, Link, Want},
     settlement::{Settlement, settle},
     sink::{Outcome, Reason, ReasonKind, Unavailable},
@@ -208,10 +208,7 @@ impl Relay {
     }
 
     fn decide(&self, claim: &Claim, outcomes: Vec<Outcome>) -> Settlement {
-        let mut rejections = self
-            .rejections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut rejections = lock(&self.rejections);
         let policy = &self.settings.policy;
         settle(
             &claim.events,

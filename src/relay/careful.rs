@@ -5,10 +5,11 @@
 //! crash alone never makes a dead letter.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
+use crate::lock::lock;
 use crate::outbox::{Registered, Trial};
 
 const LASTS: Duration = Duration::from_mins(5);
@@ -25,7 +26,7 @@ struct State {
 
 impl Careful {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Starts as the instance's row says.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Relay;
 use crate::breaker::{Outage, Pauses};
+use crate::lock::lock;
 
 /// An idle relay asks this often whether its sink is still there.
 const IDLE_PROBE: Duration = Duration::from_secs(5);
@@ -39,7 +40,7 @@ impl Health {
     }
 
     fn pauses(&self) -> MutexGuard<'_, Pauses> {
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pauses)
     }
 
     pub(super) fn sink_down(&self) -> Option<String> {
@@ -65,16 +66,12 @@ impl Health {
     }
 
     fn heard(&self) {
-        let mut at = (self.heard_at.lock()).unwrap_or_else(PoisonError::into_inner);
+        let mut at = lock(&self.heard_at);
         *at = Instant::now();
     }
 
     fn is_quiet(&self) -> bool {
-        self.heard_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
-            > IDLE_PROBE
+        lock(&self.heard_at).elapsed() > IDLE_PROBE
     }
 
     /// Names of paused destinations.

@@ -16,7 +16,7 @@ mod worker;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    lock::lock,
     metrics::Metrics,
     outbox::{DbError, Outbox},
     settlement::{Policy, Rejections},
@@ -232,10 +233,7 @@ impl Relay {
     /// Whether the loop makes progress. Never false because a broker or database is away: every call
     /// to either has a deadline, and the loop turns after it.
     pub fn is_alive(&self) -> bool {
-        let last = *self
-            .last_turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let last = *lock(&self.last_turn);
         let longest = self.settings.poll_interval
             + self.settings.publish_timeout
             + self.outbox.longest_settlement()
@@ -264,10 +262,7 @@ impl Relay {
     }
 
     fn progressed(&self) {
-        *self
-            .last_turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.last_turn) = Instant::now();
     }
 
     /// A database operation failed: say so, once, and forget what was believed about the table.

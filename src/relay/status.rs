@@ -9,7 +9,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Relay;
-use crate::outbox::{LANES, Sample};
+use crate::{
+    lock::lock,
+    outbox::{LANES, Sample},
+};
 
 /// The history: so many points, so far apart.
 const POINTS: usize = 300;
@@ -51,10 +54,6 @@ struct Seen {
     scene: Option<(Value, Instant)>,
     scene_trouble: Option<String>,
     database_trouble: Option<String>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Watch {

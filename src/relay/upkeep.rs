@@ -30,14 +30,33 @@ struct Round {
     heartbeat_at: Option<Instant>,
     /// What the last heartbeat said is paused.
     paused: Vec<String>,
-    sampled_at: Option<Instant>,
-    sample_took: Duration,
-    looked_at: Option<Instant>,
-    look_took: Duration,
+    sample: Look,
+    scene: Look,
     pruned_at: Option<Instant>,
     /// When nothing more was found to be cleaned in [`EffectsTable::ALL`].
     cleaned_at: [Option<Instant>; 2],
     cursor: PruneCursor,
+}
+
+/// Something that upkeep asks now and then; it may cost a fiftieth of the time at most.
+#[derive(Default)]
+struct Look {
+    at: Option<Instant>,
+    took: Duration,
+}
+
+impl Look {
+    fn is_due(&self, every: Duration) -> bool {
+        is_due(self.at, every.max(self.took * 50))
+    }
+
+    /// It was begun then, and is over.
+    fn ended(&mut self, began: Instant) {
+        *self = Self {
+            at: Some(began),
+            took: began.elapsed(),
+        };
+    }
 }
 
 fn is_due(last: Option<Instant>, every: Duration) -> bool {
@@ -73,7 +92,7 @@ impl Relay {
                 }
                 Err(error) if error.operation == "scene" && !error.is_unreachable() => {
                     link = None;
-                    round.looked_at = Some(Instant::now() + LOOK_AGAIN);
+                    round.scene.at = Some(Instant::now() + LOOK_AGAIN);
                     self.metrics.database_error(error.operation);
                     self.watch.saw_nothing(error.to_string());
                 }
@@ -95,20 +114,17 @@ impl Relay {
             Some(link) => link,
             None => link.insert(self.outbox.link().await?),
         };
-        // A sample may cost a fiftieth of the time at most.
         let every = if self.is_quiet() { QUIET } else { TICK };
-        if is_due(round.sampled_at, every.max(round.sample_took * 50)) {
-            let started = Instant::now();
+        if round.sample.is_due(every) {
+            let began = Instant::now();
             self.sample(link).await?;
-            round.sample_took = started.elapsed();
-            round.sampled_at = Some(started);
+            round.sample.ended(began);
         }
         self.beat(link, round).await?;
-        if self.watch.is_watched() && is_due(round.looked_at, TICK.max(round.look_took * 50)) {
-            let started = Instant::now();
+        if self.watch.is_watched() && round.scene.is_due(TICK) {
+            let began = Instant::now();
             self.watch.saw(self.outbox.scene(link).await?);
-            round.look_took = started.elapsed();
-            round.looked_at = Some(started);
+            round.scene.ended(began);
         }
         if let Some(retention) = self.settings.retention
             && is_due(round.pruned_at, PRUNE_EVERY)

@@ -174,7 +174,7 @@ impl Relay {
     }
 }
 
-/// How full claims must be for a worker to join and to stay. The second lets one publish while the other
+/// How full claims must be for a worker to join; it stays for a quarter of that. The second lets one publish while the other
 /// claims, and is worth it as soon as events come in numbers; more of them share a backlog. Under a
 /// light load they would only claim each other's scraps: at 5,000 events a second, four workers took
 /// twice the CPU of two, and events were twice as long under way.

@@ -149,10 +149,11 @@ impl Outbox {
                 (Ordering::Key, None) if lane.exhausted => None,
                 (Ordering::Key, None) => Some(lane.last),
             };
-            let mut lanes = claim.events.iter().map(|event| event.lane);
-            // Without that, another worker has just emptied it: what comes next need not wait.
-            let withheld = lane.skipped.is_some() || lane.due || self.ordering == Ordering::None;
-            let barren = withheld && !lanes.any(|of| usize::try_from(of) == Ok(lane.number));
+            // Where nobody else holds its rows, another worker has just emptied it: what comes next need
+            // not wait.
+            let may_rest = lane.skipped.is_some() || lane.due || self.ordering == Ordering::None;
+            let is_of_lane = |event: &Event| usize::try_from(event.lane) == Ok(lane.number);
+            let barren = may_rest && !claim.events.iter().any(is_of_lane);
             let emptied = Emptied {
                 up_to,
                 holding: lane.holding,

@@ -12,12 +12,13 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     KafkaSink,
     errors::{self, Meaning},
-    locked, off_thread,
+    off_thread,
     producer::{Batch, Producer},
     wire,
 };
 use crate::{
     event::Message,
+    lock::lock,
     sink::{Outcome, Reason, ReasonKind, Scope, Unavailable},
 };
 
@@ -179,7 +180,7 @@ impl<'a> Attempt<'a> {
                     self.decide(index, errors::alone(code, self.messages[index]));
                 }
                 Meaning::Denied => {
-                    locked(&self.sink.denied).insert(topic.clone());
+                    lock(&self.sink.denied).insert(topic.clone());
                     self.decide(index, errors::alone(code, self.messages[index]));
                 }
             }

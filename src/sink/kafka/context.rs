@@ -17,7 +17,8 @@ use rdkafka::{
 };
 use tokio::sync::watch;
 
-use super::{locked, reports::Reports};
+use super::reports::Reports;
+use crate::lock::lock;
 
 /// A message's opaque is its batch's number and its index in the batch.
 const INDEX_BITS: u32 = usize::BITS / 2;
@@ -41,12 +42,12 @@ impl Context {
     pub(super) fn register(&self, reports: &Arc<Reports>) -> usize {
         let counter = self.next_batch.fetch_add(1, Ordering::Relaxed) as usize;
         let batch = counter & (usize::MAX >> INDEX_BITS);
-        locked(&self.batches).insert(batch, Arc::clone(reports));
+        lock(&self.batches).insert(batch, Arc::clone(reports));
         batch
     }
 
     pub(super) fn unregister(&self, batch: usize) {
-        locked(&self.batches).remove(&batch);
+        lock(&self.batches).remove(&batch);
     }
 
     pub(super) fn opaque(batch: usize, index: usize) -> usize {
@@ -56,7 +57,7 @@ impl Context {
     /// Notes what became of a message, if its batch still waits for that.
     fn note(&self, opaque: usize, result: Result<i32, Code>) {
         let index = opaque & (usize::MAX >> INDEX_BITS);
-        if let Some(reports) = locked(&self.batches).get(&(opaque >> INDEX_BITS)) {
+        if let Some(reports) = lock(&self.batches).get(&(opaque >> INDEX_BITS)) {
             reports.report(index, result);
         }
     }
@@ -76,11 +77,11 @@ impl Context {
 
     /// The last thing librdkafka complained about, since the last success.
     pub(super) fn trouble(&self) -> Option<String> {
-        locked(&self.trouble).clone()
+        lock(&self.trouble).clone()
     }
 
     pub(super) fn clear_trouble(&self) {
-        locked(&self.trouble).take();
+        lock(&self.trouble).take();
     }
 }
 
@@ -110,7 +111,7 @@ impl ClientContext for Context {
         if !matches!(error, KafkaError::Global(Code::AllBrokersDown)) {
             // Without "(after 3 ms in state CONNECT, 17 identical errors suppressed)".
             let reason = reason.split(" (after ").next().unwrap_or(reason);
-            *locked(&self.trouble) = Some(reason.to_owned());
+            *lock(&self.trouble) = Some(reason.to_owned());
         }
         self.condemned.send_modify(|_| {});
     }

@@ -40,7 +40,7 @@ mod wire;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -126,11 +126,6 @@ async fn off_thread<T: Send + 'static>(
 ) -> Result<T, Unavailable> {
     let done = spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Unavailable::sink(error.to_string())))
-}
-
-/// Locks, also after a panic elsewhere: everything locked here is whole at any time.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]

@@ -11,7 +11,7 @@ use std::{
 use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::sync::Notify;
 
-use super::locked;
+use crate::lock::lock;
 
 const UNSENT: i32 = -1;
 const UNREPORTED: i32 = -2;
@@ -55,7 +55,7 @@ impl Reports {
         let state = match result {
             Ok(partition) => partition.max(0),
             Err(code) => {
-                locked(&self.failures).insert(index, code);
+                lock(&self.failures).insert(index, code);
                 FAILED
             }
         };
@@ -96,12 +96,12 @@ impl Reports {
 
     /// Messages that failed, in their order.
     pub(super) fn failures(&self) -> BTreeMap<usize, Code> {
-        locked(&self.failures).clone()
+        lock(&self.failures).clone()
     }
 
     /// Whether any message failed.
     pub(super) fn any_failed(&self) -> bool {
-        !locked(&self.failures).is_empty()
+        !lock(&self.failures).is_empty()
     }
 
     fn state(&self, index: usize) -> i32 {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     event::Message,
+    lock::lock,
     sink::{Outcome, Scope, Unavailable},
 };
 
@@ -101,7 +102,7 @@ impl Attempt<'_> {
 
     /// Tries topics that denied us with one message each, apart from everyone else's.
     pub(super) async fn try_denied_topics(&mut self) -> Result<(), Unavailable> {
-        let denied = super::locked(&self.sink.denied).clone();
+        let denied = lock(&self.sink.denied).clone();
         if denied.is_empty() {
             return Ok(());
         }
@@ -113,7 +114,7 @@ impl Attempt<'_> {
             let outcome = solo.publish(self.messages[first], self.deadline).await;
             let outcome = outcome.unwrap_or(Outcome::Withheld);
             if outcome == Outcome::Published {
-                super::locked(&self.sink.denied).remove(&topic);
+                lock(&self.sink.denied).remove(&topic);
                 self.decide(first, outcome);
                 continue;
             }

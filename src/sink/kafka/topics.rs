@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::locked;
+use crate::lock::lock;
 
 /// Brokers forget a producer that has been idle for a day (`producer.id.expiration.ms`).
 const ACQUAINTED_FOR: Duration = Duration::from_hours(1);
@@ -24,11 +24,11 @@ struct Topic {
 
 impl Topics {
     pub(super) fn knows(&self, name: &str) -> bool {
-        locked(&self.0).contains_key(name)
+        lock(&self.0).contains_key(name)
     }
 
     pub(super) fn add(&self, name: &str, partitions: usize) {
-        let mut topics = locked(&self.0);
+        let mut topics = lock(&self.0);
         let topic = topics.entry(name.to_owned()).or_insert_with(|| Topic {
             partitions,
             acquainted: HashSet::new(),
@@ -38,7 +38,7 @@ impl Topics {
     }
 
     pub(super) fn forget(&self, name: &str) {
-        locked(&self.0).remove(name);
+        lock(&self.0).remove(name);
     }
 
     /// Whether every partition has confirmed a message of this producer.
@@ -48,7 +48,7 @@ impl Topics {
     /// pass those of the first. (Kafka 4.1 with librdkafka 2.12: the third event of a key in the
     /// log, and not the first two.) Idempotence guards the order from the first confirm on.
     pub(super) fn is_acquainted(&self, name: &str) -> bool {
-        let mut topics = locked(&self.0);
+        let mut topics = lock(&self.0);
         let Some(topic) = topics.get_mut(name) else {
             return false;
         };
@@ -61,7 +61,7 @@ impl Topics {
 
     /// Notes partitions that confirmed a message.
     pub(super) fn acquaint<'a>(&self, confirmed: impl Iterator<Item = (&'a str, i32)>) {
-        let mut topics = locked(&self.0);
+        let mut topics = lock(&self.0);
         for (name, partition) in confirmed {
             if let Some(topic) = topics.get_mut(name) {
                 topic.acquainted.insert(partition);

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -23,6 +23,7 @@ use super::{
     config::RabbitmqConfig,
     dial::{Socket, dial},
 };
+use crate::lock::lock;
 use crate::sink::Unavailable;
 
 /// How long a polite goodbye may take.
@@ -267,9 +268,4 @@ fn watch_blocked(
         }
     });
     receiver
-}
-
-/// Nothing here can panic under a lock in a way that leaves half a change.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

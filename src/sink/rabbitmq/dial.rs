@@ -15,7 +15,8 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use super::{config::RabbitmqConfig, connection::lock, url::BrokerUrl};
+use super::{config::RabbitmqConfig, url::BrokerUrl};
+use crate::lock::lock;
 
 /// Opens a connection, with the URL and the certificates as they are in their files now.
 ///
