@@ -40,7 +40,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::{
     cells::Cell,
-    common::{Failure, database, suffix, unless_interrupted},
+    common::{Failure, database, servers::Servers, suffix, unless_interrupted},
     report::Results,
     sink::Kind,
     stage::{Mode, Rows, Stage},
@@ -79,17 +79,8 @@ struct Bench {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     idle: u64,
 
-    /// A superuser's URL; `make bench` sets it
-    #[arg(long, env = "TEST_POSTGRES_URL", hide_env_values = true)]
-    postgres_url: url::Url,
-
-    /// As HOST:PORT; `make bench` sets it
-    #[arg(long, env = "TEST_KAFKA_BROKERS")]
-    kafka_brokers: String,
-
-    /// As amqp://USER:PASSWORD@HOST:PORT/VHOST; `make bench` sets it
-    #[arg(long, env = "TEST_RABBITMQ_URL", hide_env_values = true)]
-    rabbitmq_url: String,
+    #[command(flatten)]
+    servers: Servers,
 
     /// Cargo adds this
     #[arg(long = "bench", hide = true)]
@@ -152,10 +143,10 @@ impl Bench {
     async fn stage(&self, kind: Kind, mode: Mode, contents: &[Rows]) -> Result<Stage<'_>, Failure> {
         let last = contents.last().copied().unwrap_or(Rows::pending(0));
         let stage = Stage {
-            postgres: &self.postgres_url,
+            postgres: &self.servers.postgres_url,
             broker: match kind {
-                Kind::Kafka => &self.kafka_brokers,
-                Kind::Quorum | Kind::Classic => &self.rabbitmq_url,
+                Kind::Kafka => &self.servers.kafka_brokers,
+                Kind::Quorum | Kind::Classic => &self.servers.rabbitmq_url,
             },
             kind,
             mode,
@@ -170,13 +161,13 @@ impl Bench {
     /// Removes what an interrupted measurement has left on PostgreSQL.
     async fn tidy(&self) -> Result<(), Failure> {
         let sql = "select datname::text from pg_database where starts_with(datname, $1)";
-        let mut server = PgConnection::connect(self.postgres_url.as_str()).await?;
+        let mut server = PgConnection::connect(self.servers.postgres_url.as_str()).await?;
         let left: Vec<String> = sqlx::query_scalar(sql)
             .bind(&self.prefix)
             .fetch_all(&mut server)
             .await?;
         for name in left {
-            database::remove(&self.postgres_url, &name).await?;
+            database::remove(&self.servers.postgres_url, &name).await?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ pub mod program;
 pub mod rabbitmq;
 pub mod relay;
 pub mod report;
+pub mod servers;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

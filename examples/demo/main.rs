@@ -21,7 +21,7 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 use clap::Parser;
 
 use crate::{
-    common::{Failure, broker::Broker, relay, suffix, unless_interrupted},
+    common::{Failure, broker::Broker, relay, servers::Servers, suffix, unless_interrupted},
     leg::Leg,
     shop::Traffic,
 };
@@ -41,17 +41,8 @@ struct Demo {
     #[arg(long, value_name = "RATE", default_value_t = 550, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
 
-    /// A superuser's URL; `make demo` sets it
-    #[arg(long, env = "TEST_POSTGRES_URL", hide_env_values = true)]
-    postgres_url: url::Url,
-
-    /// As HOST:PORT; `make demo` sets it
-    #[arg(long, env = "TEST_KAFKA_BROKERS")]
-    kafka_brokers: String,
-
-    /// As amqp://USER:PASSWORD@HOST:PORT/VHOST; `make demo` sets it
-    #[arg(long, env = "TEST_RABBITMQ_URL", hide_env_values = true)]
-    rabbitmq_url: String,
+    #[command(flatten)]
+    servers: Servers,
 }
 
 #[tokio::main]
@@ -83,10 +74,10 @@ impl Demo {
     fn legs(&self) -> [Leg; 2] {
         let suffix = suffix();
         let brokers = [
-            Broker::Kafka(self.kafka_brokers.clone()),
-            Broker::Rabbitmq(self.rabbitmq_url.clone()),
+            Broker::Kafka(self.servers.kafka_brokers.clone()),
+            Broker::Rabbitmq(self.servers.rabbitmq_url.clone()),
         ];
-        brokers.map(|broker| Leg::new(broker, &self.postgres_url, &suffix))
+        brokers.map(|broker| Leg::new(broker, &self.servers.postgres_url, &suffix))
     }
 
     /// The whole demo; gives what is not as promised.

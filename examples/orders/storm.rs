@@ -14,10 +14,11 @@ mod verdict;
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::{Args, ValueEnum};
-use url::Url;
 
 use self::{crew::Binaries, leg::Leg};
-use crate::common::{self, Failure, broker::Broker, relay, suffix, unless_interrupted};
+use crate::common::{
+    self, Failure, broker::Broker, relay, servers::Servers, suffix, unless_interrupted,
+};
 
 /// Repeat requests, throw answers away, kill programs at random, and count
 #[derive(Args)]
@@ -38,17 +39,8 @@ pub struct StormArgs {
     #[arg(long, value_enum)]
     broker: Option<Only>,
 
-    /// A superuser's URL; `make demo-orders` sets it
-    #[arg(long, env = "TEST_POSTGRES_URL", hide_env_values = true)]
-    postgres_url: Url,
-
-    /// As HOST:PORT; `make demo-orders` sets it
-    #[arg(long, env = "TEST_KAFKA_BROKERS")]
-    kafka_brokers: String,
-
-    /// As amqp://USER:PASSWORD@HOST:PORT/VHOST; `make demo-orders` sets it
-    #[arg(long, env = "TEST_RABBITMQ_URL", hide_env_values = true)]
-    rabbitmq_url: String,
+    #[command(flatten)]
+    servers: Servers,
 
     /// For one of the two services; `make demo-orders` sets it
     #[arg(long, env = "TEST_REDIS_URL", hide_env_values = true)]
@@ -101,15 +93,15 @@ impl StormArgs {
 
     fn legs(&self, seed: u64) -> Result<Vec<Leg>, Failure> {
         let suffix = suffix();
-        let kafka = Broker::Kafka(self.kafka_brokers.clone());
-        let rabbitmq = Broker::Rabbitmq(self.rabbitmq_url.clone());
+        let kafka = Broker::Kafka(self.servers.kafka_brokers.clone());
+        let rabbitmq = Broker::Rabbitmq(self.servers.rabbitmq_url.clone());
         let brokers = match self.broker {
             None => vec![kafka, rabbitmq],
             Some(Only::Kafka) => vec![kafka],
             Some(Only::Rabbitmq) => vec![rabbitmq],
         };
         let legs = brokers.into_iter().map(|broker| {
-            let (server, redis) = (self.postgres_url.clone(), self.redis_url.clone());
+            let (server, redis) = (self.servers.postgres_url.clone(), self.redis_url.clone());
             Leg::new(broker, server, redis, &suffix, self.intents, seed)
         });
         legs.collect()
