@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use tokio::time::sleep;
+use sqlx::Connection as _;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     common::{
-        proxy::Fault as Network,
+        proxy::{Fault as Network, Proxy},
         rabbitmq,
-        relay::{PATIENCE, outboxd, until},
+        relay::{PATIENCE, Relay, outboxd, until},
     },
     history::{Injected, RECOVERY},
     storm::Storm,
@@ -22,6 +23,8 @@ pub enum Strike {
     Kill,
     /// SIGTERM: the relay has to end in order. Not a fault: it explains no duplicate.
     Stop,
+    /// The same while what it publishes stands still on its way to the broker.
+    StopPublishing,
     /// SIGSTOP, and SIGCONT up to 20 s later: longer than a claim's transaction may idle.
     Freeze,
     /// SIGSTOP in the midst of a claim, for good: a lost host.
@@ -110,6 +113,7 @@ impl Strike {
     fn may_repeat(self, replicas: usize, in_flight: usize) -> usize {
         match self {
             Self::Stop
+            | Self::StopPublishing
             | Self::LockTable
             | Self::LockRows
             | Self::Unbind
@@ -123,6 +127,10 @@ impl Strike {
 }
 
 impl Storm {
+    fn broker_proxy(&self) -> &Proxy {
+        self.broker_proxy.as_ref().expect("a proxy of its own")
+    }
+
     /// Strikes, heals, and notes it.
     pub async fn strike(&mut self, strike: Strike) {
         let from = self.now();
@@ -146,6 +154,7 @@ impl Storm {
                 self.start_relay();
             }
             Strike::Stop => return self.stop_relay().await,
+            Strike::StopPublishing => return self.stop_publishing().await,
             Strike::Freeze => return self.freeze().await,
             Strike::Lose => self.lose_relay().await,
             Strike::Terminate => {
@@ -165,15 +174,7 @@ impl Storm {
                 ))
                 .await;
             }
-            Strike::LockRows => {
-                let pause = self.rng.u64(100..3000);
-                self.try_in_database(&format!(
-                    "begin; select from outbox where id in (select id from outbox where published_at is null
-                        order by id desc limit 200) order by id for update skip locked;
-                     select pg_sleep({pause} / 1000.0); commit"
-                ))
-                .await;
-            }
+            Strike::LockRows => return self.lock_rows().await,
             Strike::RefuseMarks => self.refuse_marks().await,
             Strike::Unbind => {
                 rabbitmq::unbind(&self.broker.address, &self.topic).await;
@@ -187,10 +188,9 @@ impl Storm {
                 self.database_proxy.heal();
             }
             Strike::BrokerNetwork(fault) => {
-                let proxy = self.broker_proxy.as_ref().expect("a broker of its own");
-                proxy.set(fault);
+                self.broker_proxy().set(fault);
                 sleep(pause(&mut self.rng)).await;
-                proxy.heal();
+                self.broker_proxy().heal();
             }
             Strike::RestartPostgres => self.control_server("postgres", "stop").await,
             Strike::KillPostgres => self.control_server("postgres", "kill").await,
@@ -219,18 +219,31 @@ impl Storm {
         format!(", to wake at {wakes:?}")
     }
 
+    /// A relay is told to stop while messages of its are under way, which go on once it is deaf to that.
+    async fn stop_publishing(&mut self) -> String {
+        let mut relay = self.take_relay().await.ready().await;
+        self.broker_proxy().set(Network::Stall);
+        let claims = open_claims(&relay);
+        until("it holds a claim open", || async {
+            self.write_more();
+            self.database.number(&claims).await > 0
+        })
+        .await;
+        relay.signal("-TERM");
+        // One that waits for its messages has not ended by then.
+        drop(timeout(Duration::from_secs(1), relay.ended()).await);
+        self.broker_proxy().heal();
+        self.replace_relay(relay).await
+    }
+
     /// A relay is stopped while it holds a claim open, and another takes its place.
     async fn lose_relay(&mut self) {
         let relay = self.take_relay().await.ready().await;
-        let claims = format!(
-            "select count(*) from pg_stat_activity join pg_locks using (pid)
-              where datname = current_database() and application_name like 'outboxd/%:{}'
-                and state = 'idle in transaction' and locktype = 'advisory' and objid < 64",
-            relay.port()
-        );
+        let claims = open_claims(&relay);
         let started = Instant::now();
         loop {
             assert!(started.elapsed() < PATIENCE, "it never held a claim open");
+            self.write_more();
             relay.signal("-STOP");
             // What it had asked for before is done by then.
             sleep(Duration::from_millis(50)).await;
@@ -242,6 +255,26 @@ impl Storm {
         }
         self.lost.push(relay);
         self.start_relay();
+    }
+
+    /// A stranger locks pending rows; while it does, more of their keys are written.
+    async fn lock_rows(&mut self) -> String {
+        const ROWS: &str =
+            "select id from outbox where id in (select id from outbox where published_at is null
+            order by id desc limit 200) order by id for update skip locked";
+        let mut stranger = self.database.connect().await;
+        sqlx::raw_sql("begin").execute(&mut stranger).await.unwrap();
+        let mut locked = 0;
+        while locked == 0 && self.write_more() {
+            let rows = sqlx::query(ROWS).fetch_all(&mut stranger).await;
+            locked = rows.map_or(0, |rows| rows.len());
+        }
+        for _ in 0..self.rng.u32(2..20) {
+            self.write_more();
+            sleep(Duration::from_millis(self.rng.u64(50..150))).await;
+        }
+        stranger.close().await.unwrap();
+        format!(" {locked} of them")
     }
 
     async fn refuse_marks(&mut self) {
@@ -285,4 +318,14 @@ impl Storm {
 
 fn pause(rng: &mut Rng) -> Duration {
     Duration::from_millis(rng.u64(200..6000))
+}
+
+/// How many claims of a relay are open, and wait for the broker.
+fn open_claims(relay: &Relay) -> String {
+    format!(
+        "select count(*) from pg_stat_activity join pg_locks using (pid)
+          where datname = current_database() and application_name like 'outboxd/%:{}'
+            and state = 'idle in transaction' and locktype = 'advisory' and objid < 64",
+        relay.port()
+    )
 }

@@ -159,12 +159,15 @@ pub fn unmarkable() -> Plan {
     }
 }
 
+/// One relay: another could take all lanes while the way to the broker is blocked, and time out.
 pub fn restarts() -> Plan {
     Plan {
+        replicas: 1,
         poison_every: 50,
         delete: true,
-        strikes: vec![Strike::Stop; 8],
+        broker_proxied: true,
+        strikes: vec![Strike::StopPublishing; 3],
         settings: &["--retention", "1s"],
-        ..small(Kafka, 6000)
+        ..small(Rabbitmq, 6000)
     }
 }

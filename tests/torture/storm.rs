@@ -217,14 +217,28 @@ impl Storm {
     /// SIGTERM: it must end in order, and soon.
     pub async fn stop_relay(&mut self) -> String {
         let relay = self.take_relay().await;
-        let took = self.end_relay(relay).await;
+        relay.signal("-TERM");
+        self.replace_relay(relay).await
+    }
+
+    /// Another relay in the place of one that was told to stop.
+    pub async fn replace_relay(&mut self, relay: Relay) -> String {
+        let took = self.end_of(relay).await;
         self.start_relay();
         format!(" took {took:?}")
     }
 
-    async fn end_relay(&mut self, mut relay: Relay) -> Duration {
+    /// Lets the writers write a few events besides those that the plan has allowed by now; false when all
+    /// are written.
+    pub fn write_more(&self) -> bool {
+        let begun = self.journal.begun();
+        self.journal.allow(begun + 20);
+        begun < self.journal.load().events
+    }
+
+    /// Waits for the end of a relay that has been told to stop.
+    async fn end_of(&mut self, mut relay: Relay) -> Duration {
         let at = self.now();
-        relay.signal("-TERM");
         let orderly = relay.ended().await.success();
         let took = self.now().saturating_sub(at);
         self.stops.push(Stop { at, took, orderly });
@@ -262,7 +276,8 @@ impl Storm {
         for (_, relay) in due {
             let from = self.now();
             relay.signal("-CONT");
-            self.end_relay(relay).await;
+            relay.signal("-TERM");
+            self.end_of(relay).await;
             self.faults.push(Injected {
                 what: "a frozen relay woke".into(),
                 from,
@@ -348,7 +363,8 @@ impl Storm {
         }
         while !self.relays.is_empty() {
             let relay = self.take_relay().await;
-            self.end_relay(relay).await;
+            relay.signal("-TERM");
+            self.end_of(relay).await;
         }
         let mut arrivals = Vec::new();
         for reader in std::mem::take(&mut self.readers) {
