@@ -75,9 +75,9 @@ pub struct Relay {
     /// Workers with confirmed events that they could not settle: until there are none, nobody publishes.
     debts: watch::Sender<usize>,
     wake: Notify,
-    /// By worker: whether it should join.
-    joining: Vec<Notify>,
-    active: AtomicUsize,
+    /// By worker: that there is enough for it.
+    called: Vec<Notify>,
+    joined: AtomicUsize,
     finds_work: AtomicBool,
     last_turn: Mutex<Instant>,
 }
@@ -104,7 +104,7 @@ impl Relay {
         settings: RelaySettings,
     ) -> Result<Self, prometheus::Error> {
         let metrics = Metrics::new(sink.name())?;
-        let joining = (0..settings.workers).map(|_| Notify::new()).collect();
+        let called = (0..settings.workers).map(|_| Notify::new()).collect();
         Ok(Self {
             outbox,
             sink,
@@ -116,8 +116,8 @@ impl Relay {
             careful: Careful::default(),
             debts: watch::Sender::new(0),
             wake: Notify::new(),
-            joining,
-            active: AtomicUsize::new(0),
+            called,
+            joined: AtomicUsize::new(0),
             finds_work: AtomicBool::new(true),
             last_turn: Mutex::new(Instant::now()),
         })
@@ -275,8 +275,8 @@ impl Relay {
         tracing::error!(%error, remedy = error.remedy(), operation = error.operation, "the database said no");
     }
 
-    /// Lanes that one claim may take: its share among the workers at work.
+    /// Lanes that one claim may take: its share among the workers that have joined.
     fn share_of_lanes(&self) -> usize {
-        crate::outbox::LANES.div_ceil(self.active.load(Relaxed).max(1))
+        crate::outbox::LANES.div_ceil(self.joined.load(Relaxed).max(1))
     }
 }

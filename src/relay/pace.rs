@@ -26,13 +26,14 @@ impl Poll {
         self.next = SHORTEST_POLL.min(self.longest);
     }
 
-    /// Waits for the next look, cut short by a wake-up or by being stopped.
-    pub(super) async fn wait(&mut self, wake: &Notify, stop: &CancellationToken) {
+    /// Waits for the next look, cut short by a wake-up, by a call, or by being stopped.
+    pub(super) async fn wait(&mut self, wake: &Notify, called: &Notify, stop: &CancellationToken) {
         let wait = self.next;
         self.next = (self.next * 2).min(self.longest);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = wake.notified() => self.found_work(),
+            () = called.notified() => self.found_work(),
             () = stop.cancelled() => {}
         }
     }

@@ -52,24 +52,25 @@ impl Relay {
         let mut poll = Poll::new(self.settings.poll_interval);
         let mut backoff = Backoff::default();
         let mut worked_at = None;
+        let mut joined = (number == 0).then(|| Joined::new(&self));
         while !stop.is_cancelled() {
             if number == 0 {
                 self.progressed();
             } else if worked_at.is_none_or(|at: Instant| at.elapsed() > RETIRE_AFTER)
                 || self.careful.is_on()
             {
+                joined.take();
                 self.retire(number, link.take(), &stop).await;
+                joined = Some(Joined::new(&self));
                 worked_at = Some(Instant::now());
                 continue;
             }
             if !self.health.sink_usable(MOMENT).await || !self.without_debts().await {
                 continue;
             }
-            let active = Active::new(&self);
             let turn = defect!(DropAtShutdown:
                 stop.run_until_cancelled(Box::pin(self.turn(&mut link))).await.unwrap_or(Ok(Turn::Idle)),
                 else self.turn_in_company(&mut link).await);
-            drop(active);
             let found = !matches!(turn, Ok(Turn::Idle));
             self.finds_work.store(found, Relaxed);
             match turn {
@@ -84,7 +85,7 @@ impl Relay {
                 }
                 Ok(Turn::Idle) => {
                     backoff = Backoff::default();
-                    poll.wait(&self.wake, &stop).await;
+                    poll.wait(&self.wake, &self.called[number], &stop).await;
                 }
                 Ok(Turn::Owing(confirmed, error)) => {
                     link = None;
@@ -115,12 +116,12 @@ impl Relay {
         turn.await
     }
 
-    /// Calls the workers that claims of this fill are enough for.
+    /// Calls the workers that claims of this fill are enough for, from retirement or from waiting.
     fn call(&self, fill: f64) {
-        for (number, joining) in self.joining.iter().enumerate().skip(1) {
+        for (number, called) in self.called.iter().enumerate() {
             if fill >= worth(number) {
                 // Who misses it hears the next.
-                joining.notify_waiters();
+                called.notify_waiters();
             }
         }
     }
@@ -131,7 +132,7 @@ impl Relay {
             session.close().await;
         }
         tokio::select! {
-            () = self.joining[number].notified() => {}
+            () = self.called[number].notified() => {}
             () = stop.cancelled() => {}
         }
     }
@@ -174,10 +175,10 @@ impl Relay {
     }
 }
 
-/// How full claims must be for a worker to join; it stays for a quarter of that. The second lets one publish while the other
-/// claims, and is worth it as soon as events come in numbers; more of them share a backlog. Under a
-/// light load they would only claim each other's scraps: at 5,000 events a second, four workers took
-/// twice the CPU of two, and events were twice as long under way.
+/// How full claims must be for a worker to join; it stays for a quarter of that. The second lets one
+/// publish while the other claims, and is worth it as soon as events come in numbers; more of them share
+/// a backlog. Under a light load they would only claim each other's scraps: at 5,000 events a second,
+/// four workers took twice the CPU of two, and events were twice as long under way.
 fn worth(number: usize) -> f64 {
     match number {
         0 => 0.0,
@@ -186,19 +187,21 @@ fn worth(number: usize) -> f64 {
     }
 }
 
-/// Counts the workers at work, so that each takes its share of the lanes.
-struct Active<'a>(&'a Relay);
+/// Counts the workers that have joined, in a turn or not: each takes its share of the lanes. (Were it
+/// those in a turn at the moment, the first would be alone at first, take all lanes, and leave the others
+/// none until they retire.)
+struct Joined<'a>(&'a Relay);
 
-impl<'a> Active<'a> {
+impl<'a> Joined<'a> {
     fn new(relay: &'a Relay) -> Self {
-        relay.active.fetch_add(1, Relaxed);
+        relay.joined.fetch_add(1, Relaxed);
         Self(relay)
     }
 }
 
-impl Drop for Active<'_> {
+impl Drop for Joined<'_> {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
+        self.0.joined.fetch_sub(1, Relaxed);
     }
 }
 
