@@ -28,6 +28,8 @@ use super::table::LANES;
 
 const FALL_EVERY: Duration = Duration::from_mins(3);
 const HORIZON_EVERY: Duration = Duration::from_millis(200);
+/// The same while nothing moves: what other relays publish must be passed by, too.
+const HORIZON_AT_REST_EVERY: Duration = Duration::from_secs(5);
 /// A lane whose rows could not be taken (a stranger holds them) steps back for this long: else a few
 /// such lanes, being the oldest, would take every claim's share for ever.
 const REST: Duration = Duration::from_millis(50);
@@ -38,6 +40,8 @@ pub struct Floors<const N: usize = LANES> {
     lanes: [Lane; N],
     horizon: Horizon,
     fallen_at: Instant,
+    /// Whether the horizon has not risen of late, and nobody writes.
+    at_rest: bool,
     /// Whether floors may have passed rows of paused destinations.
     passed_paused: bool,
 }
@@ -84,6 +88,7 @@ impl<const N: usize> Floors<N> {
             lanes: [Lane::default(); N],
             horizon: Horizon::default(),
             fallen_at: now,
+            at_rest: false,
             passed_paused: false,
         }
     }
@@ -124,6 +129,7 @@ impl<const N: usize> Floors<N> {
             };
         }
         self.horizon.fall();
+        self.at_rest = false;
         self.passed_paused = false;
         self.fallen_at = now;
     }
@@ -164,7 +170,12 @@ impl<const N: usize> Floors<N> {
     /// A look at the writers, if one is due.
     pub fn wants_horizon(&mut self, now: Instant) -> Option<Look> {
         let last = self.horizon.asked_at;
-        let due = last.is_none_or(|at| now.duration_since(at) > HORIZON_EVERY);
+        let every = if self.at_rest {
+            HORIZON_AT_REST_EVERY
+        } else {
+            HORIZON_EVERY
+        };
+        let due = last.is_none_or(|at| now.duration_since(at) > every);
         due.then(|| {
             self.horizon.asked_at = Some(now);
             self.ask()
@@ -179,7 +190,14 @@ impl<const N: usize> Floors<N> {
 
     /// Notes what a look saw: the visible `max(id)`, and the transactions that then held a writer's lock.
     pub fn look(&mut self, look: Look, max_id: i64, writers: BTreeSet<String>) {
+        let before = self.horizon.safe;
         self.horizon.look(look, max_id, writers);
+        self.at_rest = self.horizon.safe == before && self.horizon.waiting.is_none();
+    }
+
+    /// There is work: floors rise.
+    pub fn stir(&mut self) {
+        self.at_rest = false;
     }
 }
 
@@ -298,6 +316,28 @@ mod tests {
         assert_eq!(look(20, &["-1/900"]), 0);
         // One that was prepared later is not waited for: there may always be one.
         assert_eq!(look(30, &["-1/901"]), 10);
+    }
+
+    #[test]
+    fn writers_are_looked_at_rarely_while_nothing_moves() {
+        let start = Instant::now();
+        let mut floors = Floors::<1>::new(start);
+        let mut look = |after_ms, names: &[&str]| {
+            let look = floors.wants_horizon(start + Duration::from_millis(after_ms));
+            look.is_some_and(|look| {
+                floors.look(look, 10, writers(names));
+                true
+            })
+        };
+        // The horizon rises, then a writer is there, then none, and it has risen.
+        assert!(look(0, &[]) && look(300, &["1/1"]) && look(600, &[]));
+        assert!(!look(900, &[]) && look(6_000, &[]));
+        floors.stir();
+        assert!(
+            floors
+                .wants_horizon(start + Duration::from_millis(6_300))
+                .is_some()
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::outbox::{Cleaned, DbError, EffectsTable, Link, PruneCursor};
 
 const TICK: Duration = Duration::from_secs(1);
 /// How often to look at lag while there is none.
-const QUIET: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Pruning, and the cleaning of each table, may go on for this long before lag is looked at again.
 const PRUNING: Duration = Duration::from_millis(500);
@@ -21,7 +21,9 @@ const PRUNING: Duration = Duration::from_millis(500);
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// How long to leave pruning alone after an error that is not the connection's.
 const PRUNE_AGAIN: Duration = Duration::from_mins(10);
-/// The same for looking around.
+/// A table that is not there may be made one day.
+const NOT_THERE_FOR: Duration = Duration::from_mins(1);
+/// As [`PRUNE_AGAIN`], for looking around.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What upkeep remembers between rounds.
@@ -215,7 +217,8 @@ impl Relay {
                         return Ok(Some(Instant::now()));
                     }
                 }
-                Ok(Cleaned::NotThere | Cleaned::InUse) => return Ok(Some(Instant::now())),
+                Ok(Cleaned::InUse) => return Ok(Some(Instant::now())),
+                Ok(Cleaned::NotThere) => return Ok(Some(Instant::now() + NOT_THERE_FOR)),
                 Ok(Cleaned::NotGranted(grant)) => {
                     tracing::warn!(remedy = %grant, "not cleaning {}", table.as_str());
                     return Ok(Some(Instant::now() + PRUNE_AGAIN));

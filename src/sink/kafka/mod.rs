@@ -54,7 +54,7 @@ use super::{Outcome, Sink, Unavailable};
 use crate::event::Message;
 
 /// How long reports are waited for at a time: see [`Producer::start`].
-const POLL: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(5);
 /// The same for a producer of a few messages.
 const SOLO_POLL: Duration = Duration::from_millis(100);
 
