@@ -39,8 +39,10 @@ pub use migrate::{Applied, Extra, script};
 pub use overview::{FailureCount, Overview, RelayRow};
 pub use prune::{PruneCursor, Step};
 pub use sample::Sample;
+use session::statement;
 pub use session::{Database, Session, Timeouts};
 pub use settle::Confirmed;
+use sqlx::postgres::PgRow;
 pub use table::{LANES, Names, PayloadType, Table, quote_identifier};
 
 use crate::lock::lock;
@@ -85,6 +87,10 @@ pub struct Outbox {
     floors: Mutex<Floors>,
     /// Whether the last claim met failures that matter; a hint for scouting.
     failures_seen: AtomicBool,
+    /// Whether the last claim found so little that one round trip does; a hint, too.
+    finds_little: AtomicBool,
+    /// There is a pooler before the database: a session may be another one at each transaction.
+    pooled: AtomicBool,
     event_bytes: claim::EventBytes,
 }
 
@@ -94,6 +100,17 @@ pub struct Link {
     pub session: Session,
     /// The table.
     pub table: Table,
+}
+
+impl Link {
+    /// Reads rows with payloads, in the format that suits them: in one round trip as text, in two as
+    /// bytes, of which the text would be twice as long.
+    async fn read(&mut self, operation: &'static str, sql: String) -> Result<Vec<PgRow>, DbError> {
+        match self.table.payload {
+            PayloadType::Json | PayloadType::Text => self.session.batch(operation, sql).await,
+            PayloadType::Bytes => self.session.fetch(operation, statement(sql)).await,
+        }
+    }
 }
 
 impl Outbox {
@@ -115,6 +132,8 @@ impl Outbox {
             timeouts,
             floors: Mutex::new(Floors::new(Instant::now())),
             failures_seen: AtomicBool::new(true),
+            finds_little: AtomicBool::new(true),
+            pooled: AtomicBool::new(false),
             event_bytes: claim::EventBytes::new(),
         }
     }

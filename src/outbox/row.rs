@@ -4,7 +4,7 @@ use sqlx::{Row, ValueRef, postgres::PgRow};
 
 use super::{
     error::DbError,
-    table::{Table, get},
+    table::{PayloadType, Table, get},
 };
 use crate::{
     event::{Event, Headers, Message, parse_headers},
@@ -16,12 +16,13 @@ const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
 /// How many columns are selected.
 pub(super) const COLUMNS: usize = 10;
+const PAYLOAD: usize = 6;
 
 /// The columns that are read of a row `o`.
 pub(super) fn columns(table: &Table) -> String {
     format!(
         "o.id, {lane} as lane, {event_id} as event_id, {destination} as destination, {key} as key, \
-         o.event_type::text as event_type, {payload} as payload, o.headers::text as headers, o.created_at",
+         o.event_type::text as event_type, {payload} as payload, o.headers::text as headers, timestamptz_send(o.created_at) as created_at",
         lane = Table::LANE,
         event_id = Table::EVENT_ID,
         destination = table.destination,
@@ -30,12 +31,13 @@ pub(super) fn columns(table: &Table) -> String {
     )
 }
 
-/// Selects the rows of `from`, a subquery of [`columns`] named `o`, with their sizes. Writing a jsonb
-/// out is most of what reading costs: its size is taken of what is sent, not of the column.
+/// Bytes of a row `o` of [`columns`]. Writing a jsonb out is most of what reading costs: its size is taken
+/// of what is sent, not of the column.
+const SIZE: &str = "coalesce(octet_length(o.payload), 0) + coalesce(octet_length(o.headers), 0)";
+
+/// Selects the rows of `from`, a subquery of [`columns`] named `o`, with their sizes.
 pub(super) fn sized(from: &str) -> String {
-    format!(
-        "select o.*, coalesce(octet_length(o.payload), 0) + coalesce(octet_length(o.headers), 0) as size from {from}"
-    )
+    format!("select o.*, {SIZE} as size from {from}")
 }
 
 /// As [`sized`], as many rows as fit into `bytes` (SQL), the first in any case. A payload above `most`
@@ -43,8 +45,7 @@ pub(super) fn sized(from: &str) -> String {
 pub(super) fn sized_within(from: &str, bytes: &str, most: usize) -> String {
     format!(
         "select id, lane, event_id, destination, key, event_type, case when size <= {most} then payload end, headers, created_at, size \
-           from (select o.*, sum(size) over (rows unbounded preceding) as total from ({sized}) o) o where total - size < {bytes}",
-        sized = sized(from),
+           from (select o.*, {SIZE} as size, sum({SIZE}) over (rows unbounded preceding) as total from {from}) o where total - size < {bytes}"
     )
 }
 
@@ -87,7 +88,7 @@ pub(super) fn event(
         event_type: text(5)?.unwrap_or_default(),
         content_type,
         headers: headers.others,
-        payload: bytes(row, 6)?.map(<[u8]>::to_vec),
+        payload: payload(row, table.payload)?,
         timestamp_ms: timestamp_ms(row, now_us)?,
     };
     if defect!(ChangeId) {
@@ -105,10 +106,13 @@ pub(super) fn event(
     })
 }
 
-/// A value's bytes as they came: text and bytea alike are themselves in the binary format.
-fn bytes(row: &PgRow, index: usize) -> Result<Option<&[u8]>, DbError> {
+/// The payload's bytes. Text is itself in either format of the protocol, and need not be looked at.
+fn payload(row: &PgRow, of: PayloadType) -> Result<Option<Vec<u8>>, DbError> {
+    if of == PayloadType::Bytes {
+        return get(row, PAYLOAD);
+    }
     let value = row
-        .try_get_raw(index)
+        .try_get_raw(PAYLOAD)
         .map_err(|error| DbError::sql("decode", error))?;
     if value.is_null() {
         return Ok(None);
@@ -116,14 +120,13 @@ fn bytes(row: &PgRow, index: usize) -> Result<Option<&[u8]>, DbError> {
     let bytes = value
         .as_bytes()
         .map_err(|error| DbError::sql("decode", sqlx::Error::Decode(error)))?;
-    Ok(Some(bytes))
+    Ok(Some(bytes.to_vec()))
 }
 
 /// `created_at`, never in the future: one future timestamp fails the whole batch on Kafka.
 fn timestamp_ms(row: &PgRow, now_us: i64) -> Result<i64, DbError> {
-    let created_us = match bytes(row, 8)?.map(TryInto::try_into) {
-        Some(Ok(bytes)) => i64::from_be_bytes(bytes).saturating_add(POSTGRES_EPOCH_US),
-        _ => now_us,
-    };
+    let created_us = get::<Option<[u8; 8]>>(row, 8)?.map_or(now_us, |sent| {
+        i64::from_be_bytes(sent).saturating_add(POSTGRES_EPOCH_US)
+    });
     Ok(created_us.clamp(0, now_us) / 1000)
 }

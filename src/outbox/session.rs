@@ -4,8 +4,9 @@
 //! * No pool: a relay's tasks own their connections, so that no future which holds one is ever
 //!   cancelled half-way (sqlx 0.9's `Pool::begin` is not cancel-safe). After any error or expired
 //!   deadline the session is dropped, and PostgreSQL rolls back what was open.
-//! * Every statement runs inside an explicit transaction and is never prepared by name: behind a
-//!   transaction-pooling PgBouncer a named statement may silently be another client's.
+//! * Every statement runs inside an explicit transaction and is never prepared by the protocol's names:
+//!   behind a transaction-pooling PgBouncer these may silently be another client's. (What claims prepare
+//!   by SQL cannot be: see `claim::prepared`.)
 
 use std::{
     future::Future,
@@ -63,6 +64,7 @@ impl Database {
         Ok(Session {
             connection,
             deadline: self.deadline,
+            prepared: None,
         })
     }
 }
@@ -71,6 +73,8 @@ impl Database {
 pub struct Session {
     connection: PgConnection,
     deadline: Duration,
+    /// The beginning of the names of what was prepared here.
+    prepared: Option<String>,
 }
 
 /// A statement with bound arguments, never prepared by name.
@@ -83,26 +87,40 @@ pub fn statement<'q>(sql: impl Into<String>) -> Statement<'q> {
 }
 
 impl Session {
-    /// Runs statements of one round trip, separated by semicolons; gives the rows of all of them.
+    /// Runs statements of one round trip, separated by semicolons; gives the rows of all of them, as
+    /// text.
     pub async fn batch(
         &mut self,
         operation: &'static str,
         sql: String,
     ) -> Result<Vec<PgRow>, DbError> {
+        let (rows, _) = self.batch_counted(operation, sql).await?;
+        Ok(rows)
+    }
+
+    /// The same, and how many rows each statement gave or changed.
+    pub async fn batch_counted(
+        &mut self,
+        operation: &'static str,
+        sql: String,
+    ) -> Result<(Vec<PgRow>, Vec<u64>), DbError> {
         let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(&mut self.connection);
         let collecting = async {
-            let mut rows = Vec::new();
+            let (mut rows, mut counts) = (Vec::new(), Vec::new());
             while let Some(step) = results.try_next().await? {
-                if let Either::Right(row) = step {
-                    rows.push(row);
+                match step {
+                    Either::Right(row) => rows.push(row),
+                    Either::Left(done) => counts.push(done.rows_affected()),
                 }
             }
-            Ok(rows)
+            Ok((rows, counts))
         };
         within(self.deadline, operation, collecting).await
     }
 
-    /// Runs one statement; gives its rows.
+    /// Runs one statement; gives its rows, in the binary format. (That is two round trips, since sqlx
+    /// waits for the statement to be parsed before it binds: what is asked for often goes by
+    /// [`Session::batch`].)
     pub async fn fetch(
         &mut self,
         operation: &'static str,
@@ -138,6 +156,16 @@ impl Session {
     ) -> Result<u64, DbError> {
         let done = within(self.deadline, operation, sql.execute(&mut self.connection)).await?;
         Ok(done.rows_affected())
+    }
+
+    /// The beginning of the names of what was prepared in this session, unless a pooler has passed it on.
+    pub(super) fn prepared(&self) -> Option<&str> {
+        self.prepared.as_deref()
+    }
+
+    /// Statements were prepared here under names that begin so.
+    pub(super) fn note_prepared(&mut self, name: &str) {
+        self.prepared = Some(name.into());
     }
 
     /// Opens a transaction with the timeouts of a short one. Read committed, whatever the server's

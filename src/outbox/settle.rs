@@ -8,7 +8,7 @@ use super::{
     Link, OnPublished, Outbox,
     error::DbError,
     session::statement,
-    table::{Table, get},
+    table::{Table, array, get},
 };
 use crate::event::{Event, Failure};
 
@@ -26,8 +26,8 @@ impl Outbox {
     /// `retried` are those of `published` that have a failure row.
     ///
     /// # Errors
-    /// Also when fewer rows changed than were confirmed (a trigger, a rule, row security): then
-    /// nothing may be committed, or they would be published for ever.
+    /// Also when fewer rows changed than were confirmed (a trigger, a rule, row security): the others
+    /// must be settled before anything else is published, or they would be published for ever.
     pub async fn settle(
         &self,
         link: &mut Link,
@@ -36,41 +36,56 @@ impl Outbox {
         retried: &[i64],
         failures: &[Failure],
     ) -> Result<(), DbError> {
+        // The plain case is one round trip, the commit in it. Should fewer rows have changed then, those
+        // that did are rightly marked: the broker has confirmed them.
+        let mut statements = Vec::new();
         if !published.is_empty() {
-            let changed = link
-                .session
-                .execute("settle", statement(self.settle_sql()).bind(published))
-                .await?;
-            if changed != published.len() as u64 {
-                return Err(DbError::table(format!(
-                    "{changed} of {} published rows of {} could be marked: does a trigger, rule or row security policy keep the relay from changing them?",
-                    published.len(),
-                    self.names.display()
-                )));
-            }
+            statements.push(self.settle_sql(published));
         }
         if !retried.is_empty() {
-            let sql = format!("delete from {} where id = any($1)", self.names.failures());
-            link.session
-                .execute("settle", statement(sql).bind(retried))
-                .await?;
+            let retried = array(retried.iter().copied());
+            let failures = self.names.failures();
+            statements.push(format!("delete from {failures} where id = any({retried})"));
         }
-        if !failures.is_empty() && !defect!(LoseFailure) {
+        if failures.is_empty() {
+            statements.push("commit".into());
+        }
+        if !statements.is_empty() {
+            let sql = statements.join("; ");
+            let (_, counts) = link.session.batch_counted("settle", sql).await?;
+            self.assert_settled(counts.first().copied(), published.len())?;
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        if !defect!(LoseFailure) {
             self.write_failures(link, events, failures).await?;
         }
         link.session.commit().await
     }
 
-    fn settle_sql(&self) -> String {
+    fn assert_settled(&self, changed: Option<u64>, published: usize) -> Result<(), DbError> {
+        let changed = changed.unwrap_or_default();
+        if published == 0 || changed == published as u64 {
+            return Ok(());
+        }
+        Err(DbError::table(format!(
+            "{changed} of {published} published rows of {} could be marked: does a trigger, rule or row security policy keep the relay from changing them?",
+            self.names.display()
+        )))
+    }
+
+    fn settle_sql(&self, published: &[i64]) -> String {
         let outbox = self.names.outbox();
+        let ids = array(published.iter().copied());
         match self.on_published {
             OnPublished::Mark => {
                 format!(
-                    "update {outbox} as o set published_at = statement_timestamp() where id = any($1) and {}",
+                    "update {outbox} as o set published_at = statement_timestamp() where id = any({ids}) and {}",
                     Table::PENDING
                 )
             }
-            OnPublished::Delete => format!("delete from {outbox} as o where id = any($1)"),
+            OnPublished::Delete => format!("delete from {outbox} as o where id = any({ids})"),
         }
     }
 

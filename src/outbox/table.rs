@@ -268,6 +268,12 @@ impl Table {
     }
 }
 
+/// Numbers as the text of an SQL array.
+pub(super) fn array(numbers: impl Iterator<Item = i64>) -> String {
+    let numbers: Vec<_> = numbers.map(|number| number.to_string()).collect();
+    format!("'{{{}}}'::bigint[]", numbers.join(","))
+}
+
 /// Reads a column, with the operation's name on failure.
 pub(super) fn get<'r, T>(row: &'r sqlx::postgres::PgRow, index: usize) -> Result<T, DbError>
 where

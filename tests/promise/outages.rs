@@ -1,5 +1,7 @@
 //! Outages of the broker and of the database.
 
+use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+
 use crate::common::{
     broker::{Broker, Kind, assert_complete_and_in_order},
     database::Database,
@@ -10,6 +12,7 @@ on_each_broker!(
     a_broker_that_is_away_charges_nobody_and_holds_no_transaction,
     lost_database_connections_are_made_again,
     everything_works_through_pgbouncer,
+    a_pooler_that_passes_sessions_on_is_noticed_without_an_error,
     a_settlement_that_fails_after_publishing_does_not_publish_again,
     a_schema_change_under_way_is_survived,
     a_table_emptied_swapped_or_rewritten_under_way_is_looked_at_anew,
@@ -121,6 +124,41 @@ async fn everything_works_through_pgbouncer(kind: Kind) {
         assert_complete_and_in_order(&broker.read(&topic).await, 20_000),
         0
     );
+}
+
+/// What was prepared in one session is not there in the next.
+async fn a_pooler_that_passes_sessions_on_is_noticed_without_an_error(kind: Kind) {
+    let (broker, database) = (Broker::shared(kind), Database::new().await);
+    let topic = broker.destination().await;
+    let url = database.through_pgbouncer();
+    let flags = [
+        &["--database-url", &url][..],
+        &broker.flags(),
+        &["--workers", "1", "--log-level", "debug"],
+    ]
+    .concat();
+    let relay = Relay::run(&flags).ready().await;
+    // Whoever opens a transaction gets the session that was used last.
+    let (mut others, mut events) = (Vec::new(), 0);
+    while !relay.log().contains("a pooler is before the database") {
+        let options = url.parse::<PgConnectOptions>().unwrap();
+        let options = options.extra_float_digits(None);
+        let mut other = PgConnection::connect_with(&options).await.unwrap();
+        let begun = sqlx::raw_sql("begin; select 1").execute(&mut other).await;
+        begun.unwrap();
+        others.push(other);
+        assert!(others.len() < 10, "{}", relay.log());
+        events += 1;
+        let insert = format!(
+            "insert into outbox (aggregate_type, aggregate_id, event_type, payload)
+             values ('{topic}', 'key-0', 'Tested', to_jsonb({events}))"
+        );
+        database.execute(&insert).await;
+        until("it flows", || async { database.pending().await == 0 }).await;
+    }
+    assert!(!relay.log().contains("ERROR"), "{}", relay.log());
+    assert!(relay.stop().await.success());
+    assert_complete_and_in_order(&broker.read(&topic).await, events);
 }
 
 async fn a_settlement_that_fails_after_publishing_does_not_publish_again(kind: Kind) {

@@ -2,8 +2,8 @@
 //! until they are settled.
 //!
 //! # Design notes
-//! * Lanes are locked in one statement ([`scout`]) and rows are read by later ones ([`read`]): a
-//!   snapshot taken before the lock is stale, and a row that another relay has just declared dead
+//! * Lanes are locked in one statement ([`scout`]) and rows are read by later ones ([`first`] in the same
+//!   round trip, [`read`] what that leaves): a snapshot taken before the lock is stale, and a row that another relay has just declared dead
 //!   would be claimed again.
 //! * `SKIP LOCKED` also skips rows that [`strangers`] hold (an UPDATE, a foreign key's check). A plain
 //!   count over the same range finds that out, and the key's later events are withheld.
@@ -12,18 +12,21 @@
 //! * Batches are cut at the byte budget inside the statement, by a running sum in the order of
 //!   reading: what is cut is always the end of a lane, never its middle.
 
+mod first;
+mod prepared;
 mod read;
 mod scout;
 mod strangers;
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Instant};
 
+use self::first::First;
 pub(super) use self::read::EventBytes;
 use super::{
     Link, Ordering, Outbox,
     error::DbError,
     floors::{Emptied, Mark},
-    table::Table,
+    table::{Table, array},
 };
 use crate::{event::Event, template::quote_literal};
 
@@ -57,6 +60,8 @@ pub struct Claim {
     lanes: Vec<Lane>,
     /// Whether any failure matters to these lanes.
     failures: bool,
+    /// No stranger holds a row that was to be taken: known already, need not be asked for.
+    accounted: bool,
     horizon: i64,
 }
 
@@ -120,14 +125,18 @@ impl Outbox {
         }
         let mut claim = self.scout(link, want, &marks, horizon).await?;
         if claim.lanes.is_empty() {
+            self.finds_little.store(true, Relaxed);
             return Ok(claim);
         }
+        self.floors().stir();
         self.read_holding(link, &mut claim).await?;
         if claim.failures {
             self.read_retries(link, want, &mut claim).await?;
         }
         self.read_rows(link, want, &mut claim).await?;
-        if self.ordering == Ordering::Key && !defect!(OvertakeStranger) {
+        self.finds_little
+            .store(First::is_enough_for(&claim), Relaxed);
+        if self.ordering == Ordering::Key && !claim.accounted && !defect!(OvertakeStranger) {
             self.withhold_behind_strangers(link, want, &mut claim)
                 .await?;
         }
@@ -187,12 +196,6 @@ fn exclusions(table: &Table, paused: &str) -> String {
         held = defect!(ReorderRetry: "false".into(), else table.held_sql()),
         destination = table.destination,
     )
-}
-
-/// Numbers as the text of an SQL array.
-fn array(numbers: impl Iterator<Item = i64>) -> String {
-    let numbers: Vec<_> = numbers.map(|number| number.to_string()).collect();
-    format!("'{{{}}}'::bigint[]", numbers.join(","))
 }
 
 /// Texts as an SQL array.

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use super::{Claim, Want, exclusions, holding_sql};
+use super::{Claim, Lane, Want, array, exclusions, holding_sql, text_array};
 use crate::outbox::{
     Link, Outbox,
     error::DbError,
@@ -124,49 +124,37 @@ impl Outbox {
         want: &Want,
         claim: &mut Claim,
     ) -> Result<(), DbError> {
-        let exclude = claim.failures || !want.paused.is_empty();
-        let sql = rows_sql(&link.table, want, exclude);
-        let mut bytes = want.bytes;
-        let most = want.events.min(self.event_bytes.fitting(bytes));
+        let excluded = if claim.failures || !want.paused.is_empty() {
+            exclusions(&link.table, &text_array(&want.paused))
+        } else {
+            String::new()
+        };
+        let most = want.events.min(self.event_bytes.fitting(want.bytes));
         loop {
             let room = most.saturating_sub(claim.events.len());
+            let bytes = want.bytes.saturating_sub(claim.bytes);
             let mut open: Vec<usize> = (0..claim.lanes.len())
                 .filter(|&i| !claim.lanes[i].exhausted)
                 .collect();
-            if room == 0 || open.is_empty() {
+            if room == 0 || bytes == 0 || open.is_empty() {
                 return Ok(());
             }
             open.truncate(room);
             let limit = room / open.len();
-            let numbers: Vec<i64> = open.iter().map(|&i| claim.lanes[i].number as i64).collect();
-            let floors: Vec<i64> = open.iter().map(|&i| claim.lanes[i].last).collect();
-            let mut query = statement(&*sql)
-                .bind(numbers)
-                .bind(floors)
-                .bind(limit as i64)
-                .bind(bytes as i64);
-            if exclude {
-                query = query.bind(&want.paused);
-            }
-            let rows = link.session.fetch("claim", query).await?;
-            let mut read = 0;
+            let lanes: Vec<&Lane> = open.iter().map(|&i| &claim.lanes[i]).collect();
+            let rows = rows_sql(&link.table, &lanes, limit, &excluded);
+            let sql = row::sized_within(&rows, &bytes.to_string(), want.event_bytes);
+            let rows = link.read("claim", sql).await?;
+            let before = claim.bytes;
             let mut counts = [0_usize; LANES];
             for row in &rows {
-                let event = row::event(row, &link.table, claim.now_us, want.event_bytes)?;
-                let number = usize::try_from(event.lane).unwrap_or_default() % LANES;
-                counts[number] += 1;
-                read += row::size(row)?;
-                if let Some(lane) = claim.lane_mut(number) {
-                    lane.last = event.id;
-                }
-                claim.events.push(event);
+                counts[claim.take(row, &link.table, want)?] += 1;
             }
+            let read = claim.bytes - before;
             self.event_bytes.learn(read, rows.len(), want.bytes);
-            claim.bytes += read;
             if read >= bytes {
                 return Ok(());
             }
-            bytes -= read;
             for i in open {
                 claim.lanes[i].exhausted = counts[claim.lanes[i].number] < limit;
             }
@@ -192,7 +180,7 @@ impl EventBytes {
     }
 
     /// Rises at once, but a giant or two do not count for much, and falls by halves.
-    fn learn(&self, bytes: usize, events: usize, budget: usize) {
+    pub(super) fn learn(&self, bytes: usize, events: usize, budget: usize) {
         if let Some(each) = bytes.checked_div(events) {
             let each = each.max(self.0.load(Relaxed) / 2);
             self.0.store(each.min(budget / 8), Relaxed);
@@ -200,14 +188,15 @@ impl EventBytes {
     }
 }
 
-/// Rows of lanes `$1` above ids `$2`, up to `$3` each and `$4` bytes in all, paused destinations `$5`
-/// left out.
-fn rows_sql(table: &Table, want: &Want, exclude: bool) -> String {
-    let rows = format!(
-        "unnest($1::bigint[], $2::bigint[]) u(lane, floor) {locking} cross join lateral (
+/// The next rows of these lanes, up to so many each.
+fn rows_sql(table: &Table, lanes: &[&Lane], limit: usize, excluded: &str) -> String {
+    format!(
+        "unnest({numbers}, {lasts}) u(lane, floor) {locking} cross join lateral (
            select {columns} from {outbox} o
             where {pending} and {lane} = u.lane and o.id > u.floor{excluded}
-            order by o.id limit $3 for update of o skip locked) o",
+            order by o.id limit {limit} for update of o skip locked) o",
+        numbers = array(lanes.iter().map(|lane| lane.number as i64)),
+        lasts = array(lanes.iter().map(|lane| lane.last)),
         // Slowly, so that something is committed meanwhile.
         locking = defect!(LockWhileReading: format!(
             "join (select) s on (select pg_sleep(0.01)) is not null and pg_try_advisory_xact_lock({})",
@@ -217,13 +206,7 @@ fn rows_sql(table: &Table, want: &Want, exclude: bool) -> String {
         outbox = table.names.outbox(),
         pending = Table::PENDING,
         lane = Table::LANE,
-        excluded = if exclude {
-            exclusions(table, "$5")
-        } else {
-            String::new()
-        },
-    );
-    row::sized_within(&rows, "$4", want.event_bytes)
+    )
 }
 
 #[cfg(test)]

@@ -1,31 +1,38 @@
-//! The first round trip of a claim: begin, find lanes with work, lock up to a share of them, and ask
-//! whether failures matter.
+//! The first round trip of a claim: begin, find lanes with work, lock up to a share of them, ask whether
+//! failures matter, and read the [`first`](super::first) rows.
 
 use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Instant};
 
-use sqlx::postgres::PgRow;
+use sqlx::{Row, postgres::PgRow};
 
-use super::{Claim, Lane, Want, array, exclusions, holding_sql, text_array};
+use super::{
+    Claim, Lane, Want, array, exclusions, first::First, holding_sql, prepared::Arguments,
+    text_array,
+};
 use crate::outbox::{
     Link, Ordering, Outbox,
     error::DbError,
     floors::{Emptied, Look, Mark},
+    row,
     table::{LANES, Table, get, stamp_sql},
 };
 
-/// Without these the planner sorts a whole lane (3 to 5 times slower), or compiles the plan (200 ms).
-const PLANNER_GUARDS: &str = "set local enable_bitmapscan = off; set local enable_seqscan = off; \
+/// Without these the planner sorts a whole lane (3 to 5 times slower), or compiles the plan (200 ms);
+/// and payloads could not be read.
+const PINS: &str = "set local enable_bitmapscan = off; set local enable_seqscan = off; \
      set local enable_sort = off; set local enable_hashjoin = off; set local enable_mergejoin = off; \
-     set local jit = off";
+     set local jit = off; set local bytea_output = 'hex'";
 
 /// What the statements of a scout are made of.
-struct Scout<'a> {
-    table: &'a Table,
-    marks: &'a [Mark; LANES],
-    /// Lanes to look at: those that do not rest.
-    awake: Vec<usize>,
+#[derive(Clone)]
+pub(super) struct Scout<'a> {
+    pub(super) table: &'a Table,
+    pub(super) ordering: Ordering,
+    pub(super) arguments: Arguments,
     /// Conditions on a row besides being pending, if any failure or pause may matter.
-    excluded: Option<String>,
+    pub(super) excluded: Option<String>,
+    /// How much to read at once, if there may be little.
+    pub(super) first: Option<First>,
 }
 
 impl Outbox {
@@ -42,29 +49,48 @@ impl Outbox {
             || marks.iter().any(|mark| mark.holding != 0);
         let scout = Scout {
             table: &link.table,
-            awake: (0..LANES).filter(|&lane| !marks[lane].resting).collect(),
+            ordering: self.ordering,
+            arguments: arguments(marks, want.lanes),
             excluded: careful.then(|| exclusions(&link.table, &text_array(&want.paused))),
-            marks,
+            first: self.reads_at_once(careful, want).then(|| First::of(want)),
         };
-        let mut statements = vec![
-            self.timeouts.begin_sql(),
-            PLANNER_GUARDS.into(),
-            scout.lock_lanes(self.ordering, want.lanes),
-            scout.ask_for_failures(),
-        ];
+        let begin = [self.timeouts.begin_sql(), PINS.into()];
         let look = self.floors().wants_horizon(Instant::now());
+        let mut further = Vec::new();
         if look.is_some() {
-            statements.extend([scout.find_empty_lanes(), scout.look_at_writers()]);
+            further.extend([scout.find_empty_lanes(), scout.look_at_writers()]);
         }
-        let rows = link.session.batch("claim", statements.join("; ")).await?;
-        let claim = self.read_scouted(&rows, &link.table, marks, horizon, look)?;
+        let session = &mut link.session;
+        let mut answered = None;
+        if scout.first.is_some() && !self.pooled.load(Relaxed) {
+            answered = self
+                .scout_prepared(session, &scout, &begin, &further)
+                .await?;
+        }
+        let rows = if let Some(rows) = answered {
+            rows
+        } else {
+            let statements = [&begin, &scout.statements()[..], &further].concat();
+            session.batch("claim", statements.join("; ")).await?
+        };
+        let (events, answers): (Vec<_>, Vec<_>) =
+            rows.iter().partition(|row| row.len() > row::COLUMNS);
+        let mut claim = self.read_scouted(&answers, &link.table, marks, horizon, look)?;
+        self.take_first(&events, &link.table, want, &mut claim)?;
         self.failures_seen.store(claim.failures, Relaxed);
         Ok(claim)
     }
 
+    /// Whether rows are read in the round trip of the locks: nothing excludes any, as far as is known,
+    /// and there were few of late.
+    fn reads_at_once(&self, careful: bool, want: &Want) -> bool {
+        // One event at a time is no time to hurry.
+        !careful && want.events > 1 && self.finds_little.load(Relaxed) && !defect!(LockWhileReading)
+    }
+
     fn read_scouted(
         &self,
-        rows: &[PgRow],
+        rows: &[&PgRow],
         table: &Table,
         marks: &[Mark; LANES],
         horizon: i64,
@@ -77,12 +103,13 @@ impl Outbox {
             now_us: 0,
             lanes: Vec::new(),
             failures: false,
+            accounted: false,
             horizon,
         };
         let number = |row: &PgRow| {
             Ok::<_, DbError>(usize::try_from(get::<i64>(row, 1)?).unwrap_or_default() % LANES)
         };
-        for row in rows {
+        for &row in rows {
             match get::<&str>(row, 0)? {
                 "lane" => {
                     let (number, head) = (number(row)?, get(row, 2)?);
@@ -139,16 +166,30 @@ impl Outbox {
 }
 
 impl Scout<'_> {
-    /// `unnest` of the lanes to look at, as `u(lane, floor, known)`.
+    /// Locks lanes, asks for failures, and reads the first rows.
+    pub(super) fn statements(&self) -> Vec<String> {
+        let first = self.first.map(|first| self.first_rows(first));
+        [self.lock_lanes(), self.ask_for_failures()]
+            .into_iter()
+            .chain(first)
+            .collect()
+    }
+
+    /// The lanes to look at, as `u(lane, floor, known)`.
     fn lanes(&self) -> String {
-        let lanes = array(self.awake.iter().map(|&lane| lane as i64));
-        let floors = array(self.awake.iter().map(|&lane| self.marks[lane].floor));
-        let known = array(self.awake.iter().map(|&lane| self.marks[lane].holding));
-        format!("unnest({lanes}, {floors}, {known}) u(lane, floor, known)")
+        let Arguments {
+            floors,
+            known,
+            awake,
+            ..
+        } = &self.arguments;
+        format!(
+            "(select lane, ({floors})[lane + 1] as floor, ({known})[lane + 1] as known from unnest({awake}) lane) u"
+        )
     }
 
     /// The pending rows of lane `u.lane` above `u.floor` that may be claimed.
-    fn claimable(&self) -> String {
+    pub(super) fn claimable(&self) -> String {
         format!(
             "{} o where {} and {} = u.lane and o.id > u.floor{}",
             self.table.names.outbox(),
@@ -159,7 +200,7 @@ impl Scout<'_> {
     }
 
     /// Rows `lane, number, head, due`: lanes with work, oldest first, locked. `due` says that a retry is.
-    fn lock_lanes(&self, ordering: Ordering, most: usize) -> String {
+    fn lock_lanes(&self) -> String {
         let failures = self.table.names.failures();
         let (due, holding) = match self.excluded {
             None => ("null::bigint".into(), "u.known".into()),
@@ -171,7 +212,7 @@ impl Scout<'_> {
                 holding_sql(&failures),
             ),
         };
-        let lock = match ordering {
+        let lock = match self.ordering {
             Ordering::Key if !defect!(SkipLaneLock | LockWhileReading) => format!(
                 "where pg_try_advisory_xact_lock({})",
                 self.table.lock_sql("lane::int")
@@ -186,9 +227,12 @@ impl Scout<'_> {
              ), work as materialized (
                select lane, head, due is not null as due from heads
                 where head is not null or due is not null or holding <> known order by least(head, heads.due)
-             ) select 'lane', lane, head, due from work {lock} limit {most}",
+             ), taken as materialized (select lane, head, due from work {lock} limit {most})
+             select 'lane', lane, head, due{note} from taken",
+            note = self.first.map_or(String::new(), |_| format!(", {}", First::note_lanes())),
             claimable = self.claimable(),
             lanes = self.lanes(),
+            most = self.arguments.most,
         )
     }
 
@@ -196,17 +240,12 @@ impl Scout<'_> {
     /// before that by the lane's last owner counts.
     fn ask_for_failures(&self) -> String {
         let failures = self.table.names.failures();
-        // A floor that rests on holding failures may fall during this very claim: every failure counts.
-        let read_from = self.marks.iter().map(|mark| match mark.holding {
-            0 => mark.floor,
-            _ => 0,
-        });
-        let lowest = read_from.min().unwrap_or_default();
         format!(
             "select 'now', (extract(epoch from clock_timestamp()) * 1000000)::bigint, \
                exists (select from {failures} f where f.holds or f.state = 'retrying') \
-               or exists (select from {failures} f where f.id > {lowest}), {}",
-            stamp_sql(&self.table.names)
+               or exists (select from {failures} f where f.id > {lowest}), {stamp}",
+            lowest = self.arguments.lowest,
+            stamp = stamp_sql(&self.table.names)
         )
     }
 
@@ -236,5 +275,22 @@ impl Scout<'_> {
             outbox = self.table.names.outbox(),
             oid = self.table.oid,
         )
+    }
+}
+
+/// What a scout asks with.
+fn arguments(marks: &[Mark; LANES], most: usize) -> Arguments {
+    // A floor that rests on holding failures may fall during this very claim: every failure counts.
+    let read_from = marks.iter().map(|mark| match mark.holding {
+        0 => mark.floor,
+        _ => 0,
+    });
+    let awake = (0..LANES).filter(|&lane| !marks[lane].resting);
+    Arguments {
+        floors: array(marks.iter().map(|mark| mark.floor)),
+        known: array(marks.iter().map(|mark| mark.holding)),
+        awake: array(awake.map(|lane| lane as i64)),
+        most: most.to_string(),
+        lowest: read_from.min().unwrap_or_default().to_string(),
     }
 }

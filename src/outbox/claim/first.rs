@@ -1,0 +1,139 @@
+//! The first rows, read in the round trip that locks their lanes. Under a light load they are all there
+//! are, and the claim is complete: so an event waits for two round trips in all, this one and the
+//! settlement's.
+//!
+//! # Design notes
+//! * They are read by a statement of their own, after the one that locks: its snapshot is newer. It
+//!   learns which lanes these are by a setting that ends with the transaction.
+//! * Strangers' rows are found out by counting in the same statement, by the same snapshot. That
+//!   accounts for a lane only if all of it was read: else [`super::strangers`] looks.
+//! * Where failures turn out to matter, what was read here is left, and read again without what they
+//!   exclude. After a claim with more in it than this, the next leaves it out: it pays for little then.
+
+use sqlx::postgres::PgRow;
+
+use super::{Claim, Want, scout::Scout};
+use crate::outbox::{
+    Ordering, Outbox,
+    error::DbError,
+    row,
+    table::{LANES, Table, get},
+};
+
+/// So many rows at most.
+const ROWS: usize = 256;
+/// So many bytes at most.
+const BYTES: usize = 256 << 10;
+/// Names the lanes that were locked. (A setting of this form needs no declaration.)
+const LANES_SETTING: &str = "outboxd.lanes";
+
+/// How much to read at first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First {
+    rows: usize,
+    bytes: usize,
+    /// Of an event.
+    event_bytes: usize,
+}
+
+impl First {
+    pub(super) fn of(want: &Want) -> Self {
+        Self {
+            rows: ROWS.min(want.events),
+            bytes: BYTES.min(want.bytes),
+            event_bytes: want.event_bytes,
+        }
+    }
+
+    /// Whether a claim was so small that the next should look for its like.
+    pub(super) fn is_enough_for(claim: &Claim) -> bool {
+        claim.events.len() < ROWS && claim.bytes < BYTES
+    }
+
+    /// Notes the lanes of `taken`.
+    pub(super) fn note_lanes() -> String {
+        format!(
+            "set_config('{LANES_SETTING}', (select string_agg(lane::text, ',') from taken), true)"
+        )
+    }
+}
+
+impl Scout<'_> {
+    /// Rows as [`row::event`] wants them, and how many there are to be taken; one without an id where none
+    /// was.
+    pub(super) fn first_rows(&self, first: First) -> String {
+        let rows = format!(
+            "(select o.* from u cross join lateral (
+               select {columns} from {pending} order by o.id limit {rows} for update of o skip locked) o limit {rows}) o",
+            columns = row::columns(self.table),
+            pending = self.claimable(),
+            rows = first.rows,
+        );
+        format!(
+            "with u as materialized (
+               select lane, ({floors})[lane + 1] as floor
+                 from unnest(string_to_array(nullif(current_setting('{LANES_SETTING}', true), ''), ',')::bigint[]) lane
+             ), read as materialized ({read}
+             ), seen as (
+               select count(*) as rows from u cross join lateral (select from {pending} limit {rows} + 1) o
+             ) select read.*, seen.rows from seen left join read on true",
+            floors = self.arguments.floors,
+            read = row::sized_within(&rows, &first.bytes.to_string(), first.event_bytes),
+            pending = self.claimable(),
+            rows = first.rows,
+        )
+    }
+}
+
+impl Outbox {
+    /// Takes what was read at first into the claim.
+    pub(super) fn take_first(
+        &self,
+        rows: &[&PgRow],
+        table: &Table,
+        want: &Want,
+        claim: &mut Claim,
+    ) -> Result<(), DbError> {
+        let Some(first) = rows.first() else {
+            return Ok(());
+        };
+        if claim.failures {
+            return Ok(());
+        }
+        let seen: i64 = get(first, row::COLUMNS)?;
+        for row in rows {
+            if get::<Option<i64>>(row, 0)?.is_some() {
+                claim.take(row, table, want)?;
+            }
+        }
+        self.event_bytes
+            .learn(claim.bytes, claim.events.len(), want.bytes);
+        let limit = First::of(want);
+        if claim.events.len() < limit.rows && claim.bytes < limit.bytes {
+            for lane in &mut claim.lanes {
+                lane.exhausted = true;
+            }
+            claim.accounted = self.ordering == Ordering::None || seen == claim.events.len() as i64;
+        }
+        Ok(())
+    }
+}
+
+impl Claim {
+    /// Takes a row of a locked lane. Gives its lane.
+    pub(super) fn take(
+        &mut self,
+        row: &PgRow,
+        table: &Table,
+        want: &Want,
+    ) -> Result<usize, DbError> {
+        let event = row::event(row, table, self.now_us, want.event_bytes)?;
+        let number = usize::try_from(event.lane).unwrap_or_default() % LANES;
+        if let Some(lane) = self.lane_mut(number) {
+            lane.last = event.id;
+        }
+        self.bytes += row::size(row)?;
+        self.events.push(event);
+        Ok(number)
+    }
+}
