@@ -21,9 +21,6 @@ const PAGE: i64 = 1_000;
 /// Whoever holds the whole table is soon done, or is not to be disturbed.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '50ms'";
 
-/// The operation's name, in errors and metrics.
-const CLEAN: &str = "clean";
-
 /// One of the two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EffectsTable {
@@ -107,6 +104,9 @@ impl EffectsTable {
 }
 
 impl Outbox {
+    /// The name of cleaning among operations, in errors and metrics.
+    pub const CLEAN: &str = "clean";
+
     /// Whether the table is there, and ours; and then, whether this role may clean it.
     pub(super) async fn may_clean(
         &self,
@@ -125,7 +125,7 @@ impl Outbox {
             name = quote_literal(&name)
         );
         let query = statement(sql).bind(table.function(&self.names));
-        let row = session.fetch_one(CLEAN, query).await?;
+        let row = session.fetch_one(Self::CLEAN, query).await?;
         Ok(if get(&row, 0)? {
             Some(get(&row, 1)?)
         } else {
@@ -165,14 +165,16 @@ impl Outbox {
             Some(false) => return Ok(Cleaned::NotGranted(table.grant(&self.names))),
             Some(true) => {}
         }
-        session.batch(CLEAN, LOCK_TIMEOUT.into()).await?;
+        session.batch(Self::CLEAN, LOCK_TIMEOUT.into()).await?;
         let name = table.name(&self.names);
         // Asked twice: the row may have changed since it was chosen.
         let sql = format!(
             "delete from {name} where expires_at < now() and ctid = any(array(
                select ctid from {name} where expires_at < now() order by expires_at limit $1 for update skip locked))"
         );
-        let rows = session.execute(CLEAN, statement(sql).bind(PAGE)).await?;
+        let rows = session
+            .execute(Self::CLEAN, statement(sql).bind(PAGE))
+            .await?;
         let more = i64::try_from(rows) == Ok(PAGE);
         Ok(Cleaned::Deleted { rows, more })
     }

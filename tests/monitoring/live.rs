@@ -144,7 +144,7 @@ async fn every_expression_of_rules_and_dashboard_reads_what_a_relay_exports() {
     let (_, exposition) = relay.get("/metrics").await.unwrap();
     promtool(&["check", "metrics"], &exposition);
     let rules = alert_expressions();
-    assert_eq!(rules.len(), 17);
+    assert_eq!(rules.len(), 18);
     let panels = dashboard_expressions().into_iter().map(|expression| {
         let variables = [
             ("[5m:15s]", "[5s:1s]"),
