@@ -1,10 +1,13 @@
 //! What stands in `deploy/monitoring`, read without a server.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use serde_json::Value;
 
 use crate::prometheus::{FILES, promtool};
+
+/// Where alerts lead until somebody says otherwise.
+const RUNBOOK: &str = "https://github.com/OWNER/REPOSITORY/blob/main/deploy/monitoring/runbook.md";
 
 pub fn read(name: &str) -> String {
     fs::read_to_string(Path::new(FILES).join(name)).unwrap()
@@ -73,10 +76,7 @@ fn every_alert_has_a_section_of_the_runbook_and_tests_that_it_fires_and_does_not
             runbook.contains(&format!("\n## {alert}\n")),
             "{alert} in the runbook"
         );
-        let anchor = format!(
-            "runbook_url: deploy/monitoring/runbook.md#{}\n",
-            alert.to_lowercase()
-        );
+        let anchor = format!("runbook_url: {RUNBOOK}#{}\n", alert.to_lowercase());
         assert!(rules.contains(&anchor), "{anchor}");
         assert!(
             tests.contains(&format!("alertname: {alert}\n        exp_alerts:")),
@@ -94,6 +94,24 @@ fn every_alert_has_a_section_of_the_runbook_and_tests_that_it_fires_and_does_not
             "no alert {section}"
         );
     }
+}
+
+#[test]
+fn the_documented_command_leads_every_alert_to_a_runbook_elsewhere() {
+    let rules = read("alerts.yaml");
+    let command = rules.lines().find_map(|line| line.strip_prefix("#   "));
+    let command = command.unwrap().replace("sed -i ", "sed ");
+    let mut sed = Command::new("sh");
+    let done = sed.args(["-c", &command]).current_dir(FILES).output();
+    let changed = String::from_utf8(done.unwrap().stdout).unwrap();
+    let mut links = changed
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("runbook_url: "));
+    assert!(links.all(|link| link.starts_with("https://wiki.example/outboxd#")));
+    assert_eq!(
+        changed.matches("runbook_url: https").count(),
+        alerts().len()
+    );
 }
 
 #[test]
