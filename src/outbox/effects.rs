@@ -11,9 +11,9 @@
 //!   and our function stands beside it; `migrate` refuses to make ours then.
 
 use super::{
-    DbError, Link, Names, Outbox, Session, session::statement, table::get, verify::missing_columns,
+    DbError, Link, Names, Outbox, Session, needs::Need, session::statement, table::get,
+    verify::missing_columns,
 };
-use crate::template::quote_literal;
 
 /// Rows deleted in one step: a few milliseconds, so that a request which uses an expired key at this
 /// moment hardly waits.
@@ -95,12 +95,6 @@ impl EffectsTable {
             Self::Inbox => &[&["consumer", "message_id"]],
         }
     }
-
-    /// What a relay needs to clean it, without the role.
-    pub(super) fn grant(self, names: &Names) -> String {
-        let table = self.name(names);
-        format!("grant select, delete, update (expires_at) on {table}")
-    }
 }
 
 impl Outbox {
@@ -119,10 +113,8 @@ impl Outbox {
             return Ok(None);
         }
         let sql = format!(
-            "select to_regprocedure($1) is not null,
-                    has_table_privilege({name}, 'select') and has_table_privilege({name}, 'delete')
-                        and has_column_privilege({name}, 'expires_at', 'update')",
-            name = quote_literal(&name)
+            "select to_regprocedure($1) is not null, not exists ({})",
+            self.lacking(Need::Clean(table), "current_user")
         );
         let query = statement(sql).bind(table.function(&self.names));
         let row = session.fetch_one(Self::CLEAN, query).await?;
@@ -162,7 +154,7 @@ impl Outbox {
     ) -> Result<Cleaned, DbError> {
         match self.may_clean(session, table).await? {
             None => return Ok(Cleaned::NotThere),
-            Some(false) => return Ok(Cleaned::NotGranted(table.grant(&self.names))),
+            Some(false) => return Ok(Cleaned::NotGranted(Need::Clean(table).grant(&self.names))),
             Some(true) => {}
         }
         session.batch(Self::CLEAN, LOCK_TIMEOUT.into()).await?;

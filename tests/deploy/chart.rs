@@ -139,6 +139,10 @@ fn what_the_chart_renders_is_what_kubernetes_takes() {
         secret["items"][0]["key"], "owner",
         "the tables' owner migrates"
     );
+    let migrate = job["spec"]["template"]["spec"]["containers"][0].to_string();
+    for role in ["sales_relay", "audit relay"] {
+        assert!(migrate.contains(role), "and grants: {migrate}");
+    }
 }
 
 /// The monitor, the budget and the policy select the relay's pods.

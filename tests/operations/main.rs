@@ -7,6 +7,7 @@ mod common;
 
 mod check;
 mod dead;
+mod grants;
 mod lab;
 mod look;
 mod migrate;

@@ -24,14 +24,14 @@ const GRANTS: [&str; 5] = [
     "select, insert, update, delete on sales.outbox_failures, sales.outbox_instances",
 ];
 
-/// A role that may log in, and nothing else; gone when dropped.
-struct Role {
-    name: String,
-    url: String,
+/// A role that may log in, and nothing else; gone when removed.
+pub struct Role {
+    pub name: String,
+    pub url: String,
 }
 
 impl Role {
-    async fn new(database: &Database) -> Self {
+    pub async fn new(database: &Database) -> Self {
         // A name that must be quoted.
         let name = unique("relay of \"sales\"");
         database
@@ -49,13 +49,13 @@ impl Role {
         }
     }
 
-    async fn grant(&self, database: &Database, grant: &str) {
+    pub async fn grant(&self, database: &Database, grant: &str) {
         database
             .execute(&format!("grant {grant} to {}", quoted(&self.name)))
             .await;
     }
 
-    async fn remove(self, database: &Database) {
+    pub async fn remove(self, database: &Database) {
         let name = quoted(&self.name);
         database
             .execute(&format!("drop owned by {name}; drop role {name}"))
@@ -67,7 +67,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-async fn sales() -> Database {
+pub async fn sales() -> Database {
     let database = Database::empty().await;
     outboxd(&database.url, &["migrate", "--table", "sales.outbox"]).exits(0);
     database
