@@ -8,7 +8,10 @@ use k8s_openapi::api::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{documents, project, read, settings::assert_containers_taken};
+use crate::{
+    documents, project, read,
+    settings::{assert_containers_taken, environment},
+};
 
 /// What is wrong with a document of this type, if anything is.
 fn fault<T: DeserializeOwned + Serialize>(document: &Value) -> Option<String> {
@@ -114,11 +117,12 @@ fn assert_relay(place: &str, pod: &Value, container: &Value) {
         is_sidecar,
         "{place}: a sidecar has no readiness"
     );
-    let arguments = container["args"].as_array().unwrap().iter();
-    let mut shutdown = arguments
-        .filter_map(|argument| argument.as_str()?.strip_prefix("--shutdown-timeout="))
-        .map(|text| text.trim_end_matches('s').parse::<i64>().unwrap());
-    let shutdown = shutdown.next_back().unwrap_or(40);
+    let environment = environment(container);
+    let shutdown = environment
+        .iter()
+        .find(|(name, _)| name == "OUTBOXD_SHUTDOWN_TIMEOUT");
+    let shutdown = shutdown.map_or("40s", |(_, value)| value);
+    let shutdown: i64 = shutdown.trim_end_matches('s').parse().unwrap();
     let grace = pod["terminationGracePeriodSeconds"].as_i64().unwrap();
     assert!(
         grace >= shutdown + 10,
