@@ -168,6 +168,35 @@ fn plain_manifests_are_what_kubernetes_takes() {
     );
 }
 
+/// Whether a policy lets its pods out to that port.
+pub fn lets_out(policy: &Value, port: i64, protocol: &str) -> bool {
+    let rules = policy["spec"]["egress"].as_array().unwrap().iter();
+    let mut ports = rules.flat_map(|rule| rule["ports"].as_array().unwrap());
+    ports.any(|entry| {
+        let first = entry["port"].as_i64().unwrap();
+        let last = entry["endPort"].as_i64().unwrap_or(first);
+        entry["protocol"] == protocol && (first..=last).contains(&port)
+    })
+}
+
+/// What the relay must reach: databases, brokers, DNS.
+pub fn assert_lets_out(place: &str, policy: &Value) {
+    for port in [5432, 6432, 5671, 5672].into_iter().chain(9092..=9098) {
+        assert!(lets_out(policy, port, "TCP"), "{place}: {port}");
+    }
+    for (port, protocol) in [(53, "UDP"), (53, "TCP"), (5353, "UDP"), (5353, "TCP")] {
+        assert!(lets_out(policy, port, protocol), "{place}: {port}");
+    }
+    assert!(!lets_out(policy, 443, "TCP"), "{place}: nothing else");
+}
+
+#[test]
+fn the_plain_policy_lets_relays_reach_what_they_need_and_nothing_else() {
+    let path = "deploy/kubernetes/deployment.yaml";
+    let documents = documents(&read(project(path)));
+    assert_lets_out(path, &documents[3]);
+}
+
 #[test]
 fn a_wrong_field_is_found() {
     let text = read(project("deploy/kubernetes/deployment.yaml"));
