@@ -8,6 +8,7 @@ mod common;
 mod check;
 mod dead;
 mod grants;
+mod instances;
 mod lab;
 mod look;
 mod migrate;
