@@ -174,6 +174,8 @@ pub struct TuningArgs {
     pub retention: String,
 
     /// Address of the status page, /metrics, /livez, /readyz and POST /wake
+    ///
+    /// From other machines: [::]:9470, which is IPv6 and IPv4.
     #[arg(
         long,
         env = "OUTBOXD_LISTEN",

@@ -1,10 +1,21 @@
 //! Every flag and variable in a manifest is one that the binary has.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
+};
 
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
-use crate::{common::relay::outboxd, output, project, read, said};
+use crate::{
+    common::relay::{Relay, outboxd, until},
+    output, project, read, said,
+};
 
 /// Flags (with dashes) and variables in a command's help.
 pub fn known(command: &str) -> BTreeSet<String> {
@@ -137,6 +148,42 @@ fn every_variable_in_the_image_is_known() {
     let ours: Vec<_> = names.filter(|name| name.starts_with("OUTBOXD_")).collect();
     assert_eq!(ours, ["OUTBOXD_LISTEN"]);
     assert!(known.contains(ours[0]));
+}
+
+/// Whether `/livez` is answered well at that address.
+async fn is_alive(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else {
+        return false;
+    };
+    let request = "GET /livez HTTP/1.0\r\n\r\n";
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).await.is_ok()
+        && stream.read_to_string(&mut answer).await.is_ok()
+        && answer.ends_with("alive\n")
+}
+
+#[tokio::test]
+async fn the_images_address_is_reached_by_ipv4_and_ipv6() {
+    let dockerfile = read(project("deploy/docker/Dockerfile"));
+    let mut words = dockerfile.split_whitespace();
+    let listen = words.find_map(|word| word.strip_prefix("OUTBOXD_LISTEN="));
+    let (host, _) = listen.unwrap().rsplit_once(':').unwrap();
+    // It serves whether its servers are there or not.
+    let nowhere = ["--database-url", "postgres://127.0.0.1:1/none"];
+    let relay = Relay::run_on(host, &[&nowhere[..], &["--sink", "stdout"]].concat());
+    for host in [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        Ipv6Addr::LOCALHOST.into(),
+    ] {
+        if std::net::TcpListener::bind((host, 0)).is_err() {
+            eprintln!("no {host} here: not asked by it");
+            continue;
+        }
+        until(&format!("it answers by {host}"), || {
+            is_alive((host, relay.port()).into())
+        })
+        .await;
+    }
 }
 
 #[test]
