@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Folder, documents, is_there,
-    manifests::{assert_lets_out, assert_manifest, lets_out},
+    manifests::{assert_lets_out, assert_manifest, assert_scales_by_its_own_lag, lets_out},
     output, project, read, said,
 };
 
@@ -137,6 +137,8 @@ fn what_the_chart_renders_is_what_kubernetes_takes() {
     assert!(deployment["spec"]["replicas"].is_null(), "the autoscaler's");
     assert!(optional.iter().all(|kind| of_kind(&full, kind).is_some()));
     assert_monitored(&full);
+    let [monitor, autoscaler] = optional.map(|kind| of_kind(&full, kind).unwrap());
+    assert_scales_by_its_own_lag("everything", autoscaler, monitor);
     let policy = of_kind(&full, "NetworkPolicy").unwrap();
     assert!(lets_out(policy, 1053, "UDP") && !lets_out(policy, 5353, "UDP"));
     let job = of_kind(&full, "Job").unwrap();

@@ -166,6 +166,35 @@ fn plain_manifests_are_what_kubernetes_takes() {
         kinds("deploy/kubernetes/autoscaling.yaml"),
         ["HorizontalPodAutoscaler"]
     );
+    assert_eq!(kinds("deploy/kubernetes/pod-monitor.yaml"), ["PodMonitor"]);
+}
+
+/// That an autoscaler looks at the lag of the job that a monitor makes, and a label may have that value.
+pub fn assert_scales_by_its_own_lag(place: &str, autoscaler: &Value, monitor: &Value) {
+    let metric = &autoscaler["spec"]["metrics"][0]["external"]["metric"];
+    let labels = &metric["selector"]["matchLabels"];
+    let relabeling = &monitor["spec"]["podMetricsEndpoints"][0]["relabelings"][0];
+    assert_eq!(relabeling["targetLabel"], "job", "{place}");
+    assert_eq!(labels["job"], relabeling["replacement"], "{place}");
+    assert!(!labels["job"].as_str().unwrap().contains('/'), "{place}");
+}
+
+fn documents_in(folder: &str, file: &str) -> Vec<Value> {
+    documents(&read(project(&format!("{folder}/{file}.yaml"))))
+}
+
+#[test]
+fn plain_monitor_and_autoscaler_are_of_the_plain_deployment() {
+    let of = |file| documents_in("deploy/kubernetes", file);
+    let (deployment, monitor) = (of("deployment"), of("pod-monitor"));
+    let template = &deployment[1]["spec"]["template"];
+    let selected = monitor[0]["spec"]["selector"]["matchLabels"].as_object();
+    for (name, value) in selected.unwrap() {
+        assert_eq!(&template["metadata"]["labels"][name], value);
+    }
+    let port = &template["spec"]["containers"][0]["ports"][0]["name"];
+    assert_eq!(&monitor[0]["spec"]["podMetricsEndpoints"][0]["port"], port);
+    assert_scales_by_its_own_lag("plain", &of("autoscaling")[0], &monitor[0]);
 }
 
 /// Whether a policy lets its pods out to that port.

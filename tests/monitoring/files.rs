@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::prometheus::{FILES, promtool};
+use crate::{
+    common::unique,
+    prometheus::{FILES, promtool},
+};
 
 /// Where alerts lead until somebody says otherwise.
 const RUNBOOK: &str = "https://github.com/OWNER/REPOSITORY/blob/main/deploy/monitoring/runbook.md";
@@ -60,6 +63,25 @@ fn rules_and_configuration_are_valid_and_the_rules_pass_their_tests() {
     promtool(&["check", "rules", "--lint-fatal", "alerts.yaml"], "");
     promtool(&["check", "config", "--lint-fatal", "prometheus.yaml"], "");
     promtool(&["test", "rules", "alerts_test.yaml"], "");
+}
+
+/// Debian's Prometheus is built without Kubernetes: what asks it for pods is left out.
+#[test]
+fn the_scrape_configuration_for_kubernetes_without_the_operator_is_valid() {
+    let manifest = Path::new(FILES).join("../kubernetes/pod-monitor.yaml");
+    let manifest = fs::read_to_string(manifest).unwrap();
+    let lines = manifest
+        .lines()
+        .filter_map(|line| line.strip_prefix("#   "));
+    let discovery = ["kubernetes_sd_configs:", "- role: pod", "selectors: [{"];
+    let checked = lines.filter(|line| !discovery.iter().any(|part| line.contains(part)));
+    let jobs: Vec<_> = checked.map(|line| format!("  {line}\n")).collect();
+    let name = format!("{}.yaml", unique("outboxd-scrape"));
+    let file = std::env::temp_dir().join(name);
+    fs::write(&file, format!("scrape_configs:\n{}", jobs.concat())).unwrap();
+    let said = promtool(&["check", "config", file.to_str().unwrap()], "");
+    fs::remove_file(&file).unwrap();
+    assert!(jobs.len() >= 5, "{said}");
 }
 
 #[test]
