@@ -153,6 +153,9 @@ async fn run_relays_and_stops_in_order() {
         let started = Instant::now();
         let relay = Relay::start(enter(&image.0), &[], &flags).ready().await;
         eprintln!("{kind:?}: ready after {:?}", started.elapsed());
+        let host = read("/proc/sys/kernel/hostname");
+        let name = format!("instance={}:{}", host.trim(), relay.port());
+        assert!(relay.log().contains(&name), "without /proc to read it in");
         database.insert(&destination, 1000, 10).await;
         until("the events are published", || async {
             database.pending().await == 0
