@@ -14,12 +14,13 @@ use crate::outbox::{Applied, Extra, Names, config::DatabaseArgs, script};
 #[command(after_help = "Examples:
   outboxd migrate --database-url postgres://owner@localhost/shop
   outboxd migrate --table sales.outbox --with notify
+  outboxd migrate --grant-to outboxd       (the role that relays run as)
   outboxd migrate --with effects           (idempotency keys and inbox: see the README)
   outboxd migrate --print > db/migrations/V42__outbox.sql      (no database needed)")]
 pub struct MigrateArgs {
     /// Print the SQL for Flyway, Alembic, Prisma and the like, and change nothing
     ///
-    /// Only --table and --with matter then; no database is needed.
+    /// Only --table, --with and --grant-to matter then; no database is needed.
     #[arg(long)]
     print: bool,
 
@@ -33,6 +34,19 @@ pub struct MigrateArgs {
     )]
     with: Vec<Extra>,
 
+    /// Grant these roles what a relay needs, and no more
+    ///
+    /// For relays that do not run as the tables' owner. The roles must be there. It is the list that
+    /// `outboxd check` goes by: enough for any settings of `run`, with the tables of `--with effects`
+    /// where they are there.
+    #[arg(
+        long,
+        env = "OUTBOXD_GRANT_TO",
+        value_name = "ROLE",
+        value_delimiter = ','
+    )]
+    grant_to: Vec<String>,
+
     #[command(flatten)]
     database: DatabaseArgs,
 }
@@ -45,12 +59,12 @@ impl MigrateArgs {
             let names = Names::parse(table).map_err(|error| {
                 Failed::new(exit::CONFIG, format!("--table {table:?}: {error}"))
             })?;
-            return output::text(&script(&names, &self.with));
+            return output::text(&script(&names, &self.with, &self.grant_to));
         }
         let config = settings(|problems| self.database.validate(problems))?;
         let outbox = config.outbox_for_command("migrate");
         let table = config.names.display();
-        for (name, applied) in outbox.migrate(&self.with).await? {
+        for (name, applied) in outbox.migrate(&self.with, &self.grant_to).await? {
             let what = match name {
                 "outbox" => format!("table {table}"),
                 "pending" => format!("index of pending rows on {table}"),
@@ -66,6 +80,10 @@ impl MigrateArgs {
                 Applied::Adopted => "found, and adopted",
             };
             eprintln!("outboxd: {what}: {became}");
+        }
+        if !self.grant_to.is_empty() {
+            let roles = self.grant_to.join(", ");
+            eprintln!("outboxd: what a relay needs of them: granted to {roles}");
         }
         Ok(())
     }

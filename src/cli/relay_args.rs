@@ -174,6 +174,8 @@ pub struct TuningArgs {
     pub retention: String,
 
     /// Address of the status page, /metrics, /livez, /readyz and POST /wake
+    ///
+    /// From other machines: [::]:9470, which is IPv6 and IPv4.
     #[arg(
         long,
         env = "OUTBOXD_LISTEN",
@@ -216,6 +218,8 @@ pub struct RelayConfig {
     pub on_published: OnPublished,
     /// What order is kept.
     pub ordering: Ordering,
+    /// Whether the relay's name may be that of another machine's.
+    pub is_unnamed: bool,
     /// The rest.
     pub settings: RelaySettings,
 }
@@ -265,11 +269,12 @@ impl RelayArgs {
         let policy = tuning.policy(p, ordering);
         let sink = self.sink.validate(p, publish_timeout);
         let retention = p.duration("retention", &tuning.retention);
+        let host = host_name();
+        let is_unnamed = tuning.instance.is_none() && is_anybody(&host);
         let settings = RelaySettings {
             instance: tuning
                 .instance
-                .clone()
-                .unwrap_or_else(|| default_instance(listen.ok())),
+                .unwrap_or_else(|| default_instance(&host, listen.ok())),
             workers: p.number("workers", &tuning.workers, 1) as usize,
             batch_size: p.number("batch-size", &tuning.batch_size, 1) as usize,
             batch_bytes: p.size("batch-bytes", &tuning.batch_bytes),
@@ -288,6 +293,7 @@ impl RelayArgs {
                 notify,
                 on_published,
                 ordering,
+                is_unnamed,
                 settings,
             }),
             _ => Err(problems),
@@ -356,16 +362,31 @@ impl RelayConfig {
             settings = ?settings,
             "outboxd starts"
         );
+        if self.is_unnamed {
+            tracing::warn!(
+                instance = %settings.instance,
+                "this machine has no name of its own: set --instance, or relays of two such machines pass for one"
+            );
+        }
     }
 }
 
 /// Unique among the relays of a host, and the same after a restart: a crash loop must be recognised.
-fn default_instance(listen: Option<SocketAddr>) -> String {
-    let host =
-        std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into());
+fn default_instance(host: &str, listen: Option<SocketAddr>) -> String {
     let port = match listen.map_or(0, |listen| listen.port()) {
         0 => format!("pid-{}", std::process::id()),
         port => port.to_string(),
     };
-    format!("{}:{port}", host.trim())
+    format!("{host}:{port}")
+}
+
+/// Asked of the kernel: sandboxes and minimal roots have no /proc to read it in.
+fn host_name() -> String {
+    let system = rustix::system::uname();
+    system.nodename().to_string_lossy().into_owned()
+}
+
+/// Whether other machines have this name too.
+fn is_anybody(host: &str) -> bool {
+    matches!(host, "" | "(none)" | "localhost") || host.starts_with("localhost.")
 }

@@ -3,7 +3,12 @@
 
 mod page;
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{
+    future::Future,
+    io::ErrorKind,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -16,12 +21,20 @@ use tokio::net::TcpListener;
 
 use crate::relay::Relay;
 
-/// Binds the address of `--listen`.
+/// Binds the address of `--listen`. `[::]` is every address, IPv4's too, as the image has it: on a machine
+/// without IPv6 that leaves those of IPv4.
 ///
 /// # Errors
 /// When it is taken or not of this machine.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+    match TcpListener::bind(address).await {
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != ErrorKind::AddrInUse =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 /// Serves until `stopped`. Nothing here waits for the database or the broker.

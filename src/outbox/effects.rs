@@ -11,18 +11,15 @@
 //!   and our function stands beside it; `migrate` refuses to make ours then.
 
 use super::{
-    DbError, Link, Names, Outbox, Session, session::statement, table::get, verify::missing_columns,
+    DbError, Link, Names, Outbox, Session, needs::Need, session::statement, table::get,
+    verify::missing_columns,
 };
-use crate::template::quote_literal;
 
 /// Rows deleted in one step: a few milliseconds, so that a request which uses an expired key at this
 /// moment hardly waits.
 const PAGE: i64 = 1_000;
 /// Whoever holds the whole table is soon done, or is not to be disturbed.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '50ms'";
-
-/// The operation's name, in errors and metrics.
-const CLEAN: &str = "clean";
 
 /// One of the two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,15 +95,12 @@ impl EffectsTable {
             Self::Inbox => &[&["consumer", "message_id"]],
         }
     }
-
-    /// What a relay needs to clean it, without the role.
-    pub(super) fn grant(self, names: &Names) -> String {
-        let table = self.name(names);
-        format!("grant select, delete, update (expires_at) on {table}")
-    }
 }
 
 impl Outbox {
+    /// The name of cleaning among operations, in errors and metrics.
+    pub const CLEAN: &str = "clean";
+
     /// Whether the table is there, and ours; and then, whether this role may clean it.
     pub(super) async fn may_clean(
         &self,
@@ -119,13 +113,11 @@ impl Outbox {
             return Ok(None);
         }
         let sql = format!(
-            "select to_regprocedure($1) is not null,
-                    has_table_privilege({name}, 'select') and has_table_privilege({name}, 'delete')
-                        and has_column_privilege({name}, 'expires_at', 'update')",
-            name = quote_literal(&name)
+            "select to_regprocedure($1) is not null, not exists ({})",
+            self.lacking(Need::Clean(table), "current_user")
         );
         let query = statement(sql).bind(table.function(&self.names));
-        let row = session.fetch_one(CLEAN, query).await?;
+        let row = session.fetch_one(Self::CLEAN, query).await?;
         Ok(if get(&row, 0)? {
             Some(get(&row, 1)?)
         } else {
@@ -162,17 +154,19 @@ impl Outbox {
     ) -> Result<Cleaned, DbError> {
         match self.may_clean(session, table).await? {
             None => return Ok(Cleaned::NotThere),
-            Some(false) => return Ok(Cleaned::NotGranted(table.grant(&self.names))),
+            Some(false) => return Ok(Cleaned::NotGranted(Need::Clean(table).grant(&self.names))),
             Some(true) => {}
         }
-        session.batch(CLEAN, LOCK_TIMEOUT.into()).await?;
+        session.batch(Self::CLEAN, LOCK_TIMEOUT.into()).await?;
         let name = table.name(&self.names);
         // Asked twice: the row may have changed since it was chosen.
         let sql = format!(
             "delete from {name} where expires_at < now() and ctid = any(array(
                select ctid from {name} where expires_at < now() order by expires_at limit $1 for update skip locked))"
         );
-        let rows = session.execute(CLEAN, statement(sql).bind(PAGE)).await?;
+        let rows = session
+            .execute(Self::CLEAN, statement(sql).bind(PAGE))
+            .await?;
         let more = i64::try_from(rows) == Ok(PAGE);
         Ok(Cleaned::Deleted { rows, more })
     }

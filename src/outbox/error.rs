@@ -23,6 +23,8 @@ enum Cause {
     Settings(String),
     #[error("{0}")]
     Table(String),
+    #[error("{0}")]
+    Privilege(String),
 }
 
 impl DbError {
@@ -55,11 +57,19 @@ impl DbError {
         }
     }
 
-    /// Where it happened; what is wrong with settings and tables says so itself.
+    /// A privilege is missing that no statement was refused for; `detail` says which and what to do.
+    pub(super) fn privilege(detail: String) -> Self {
+        Self {
+            operation: "describe",
+            cause: Cause::Privilege(detail),
+        }
+    }
+
+    /// Where it happened; what is wrong with settings, tables and privileges says so itself.
     fn place(&self) -> String {
         match self.cause {
             Cause::Sql(_) | Cause::Deadline(_) => format!("database: {}: ", self.operation),
-            Cause::Settings(_) | Cause::Table(_) => String::new(),
+            Cause::Settings(_) | Cause::Table(_) | Cause::Privilege(_) => String::new(),
         }
     }
 
@@ -86,7 +96,7 @@ impl DbError {
 
     /// Whether a privilege is missing.
     pub fn is_privilege(&self) -> bool {
-        self.code().as_deref() == Some("42501")
+        matches!(self.cause, Cause::Privilege(_)) || self.code().as_deref() == Some("42501")
     }
 
     /// Whether a lock was waited for in vain.
@@ -101,7 +111,7 @@ impl DbError {
                 matches!(self.code().as_deref(), Some(code) if code.starts_with("57P") || code.starts_with("08") || code == "53300")
             }
             Cause::Deadline(_) | Cause::Sql(_) => true,
-            Cause::Settings(_) | Cause::Table(_) => false,
+            Cause::Settings(_) | Cause::Table(_) | Cause::Privilege(_) => false,
         }
     }
 

@@ -33,8 +33,12 @@ impl Outbox {
     pub async fn register(&self, link: &mut Link, instance: &str) -> Result<Registered, DbError> {
         let instances = self.names.instances();
         link.session.begin(&self.timeouts).await?;
-        let sql =
-            format!("delete from {instances} where clean and seen_at < now() - interval '7 days'");
+        // Pods have other names after a rollout: those that crashed never come back to sign off. They are
+        // kept for longer, since `trial_id` tells what killed them.
+        let sql = format!(
+            "delete from {instances}
+              where seen_at < now() - case when clean then interval '7 days' else interval '30 days' end"
+        );
         link.session.execute("register", statement(sql)).await?;
         let sql = format!(
             "insert into {instances} as i (instance, version, ordering, started_at, seen_at, clean)

@@ -10,6 +10,7 @@
 use super::{
     DbError, Names, Outbox, Session,
     effects::EffectsTable,
+    needs,
     session::statement,
     table::{Table, get},
     verify::{LaneIndex, missing_columns},
@@ -85,8 +86,8 @@ pub enum Applied {
     Adopted,
 }
 
-/// The SQL of all migrations, for other tools to apply.
-pub fn script(names: &Names, extras: &[Extra]) -> String {
+/// The SQL of all migrations, and of what is granted to `grantees`, for other tools to apply.
+pub fn script(names: &Names, extras: &[Extra], grantees: &[String]) -> String {
     let mut parts = vec![format!("-- outboxd: the tables of {}\n", names.display())];
     if names.schema() != "public" {
         let schema = names.quoted_schema();
@@ -97,6 +98,10 @@ pub fn script(names: &Names, extras: &[Extra]) -> String {
             .iter()
             .map(|migration| fill(names, migration.sql)),
     );
+    if !grantees.is_empty() {
+        let effects = extras.contains(&Extra::Effects);
+        parts.push(needs::script(names, grantees, effects));
+    }
     parts.join("\n")
 }
 
@@ -127,12 +132,16 @@ fn fill(names: &Names, sql: &str) -> String {
 
 impl Outbox {
     /// Makes what is not there yet, in one transaction; may run several times, and side by side.
-    /// Gives each migration's name and what became of it.
+    /// Grants `grantees` what a relay needs. Gives each migration's name and what became of it.
     ///
     /// # Errors
-    /// Also when an applied migration's text has changed since, or tables found cannot be adopted;
-    /// nothing is changed then.
-    pub async fn migrate(&self, extras: &[Extra]) -> Result<Vec<(&'static str, Applied)>, DbError> {
+    /// Also when an applied migration's text has changed since, tables found cannot be adopted, or there
+    /// is no such grantee; nothing is changed then.
+    pub async fn migrate(
+        &self,
+        extras: &[Extra],
+        grantees: &[String],
+    ) -> Result<Vec<(&'static str, Applied)>, DbError> {
         let mut session = self.database.connect().await?;
         session.begin(&self.timeouts).await?;
         let book = self.open_book(&mut session).await?;
@@ -143,6 +152,9 @@ impl Outbox {
         }
         let table = Table::describe(&mut session, &self.names, &self.topic).await?;
         self.verify_in(&mut session, table.oid).await?;
+        if !grantees.is_empty() {
+            self.grant(&mut session, grantees).await?;
+        }
         session.commit().await?;
         session.close().await;
         Ok(done)

@@ -11,6 +11,7 @@ mod instances;
 mod listen;
 mod locks;
 mod migrate;
+mod needs;
 mod overview;
 mod peek;
 mod prune;

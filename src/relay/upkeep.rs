@@ -9,7 +9,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Relay, pace::Backoff};
-use crate::outbox::{Cleaned, DbError, EffectsTable, Link, PruneCursor};
+use crate::outbox::{Cleaned, DbError, EffectsTable, Link, Outbox, PruneCursor};
 
 const TICK: Duration = Duration::from_secs(1);
 /// How often to look at lag while there is none.
@@ -220,6 +220,8 @@ impl Relay {
                 Ok(Cleaned::InUse) => return Ok(Some(Instant::now())),
                 Ok(Cleaned::NotThere) => return Ok(Some(Instant::now() + NOT_THERE_FOR)),
                 Ok(Cleaned::NotGranted(grant)) => {
+                    // Looked up beforehand, so that it fails no transaction; to whoever watches it is a refusal.
+                    self.metrics.database_error(Outbox::CLEAN);
                     tracing::warn!(remedy = %grant, "not cleaning {}", table.as_str());
                     return Ok(Some(Instant::now() + PRUNE_AGAIN));
                 }

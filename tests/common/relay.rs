@@ -47,7 +47,22 @@ impl Relay {
     }
 
     /// The same with a command that leads to the binary.
-    pub fn start(mut command: Command, environment: &[(&str, &str)], flags: &[&str]) -> Self {
+    pub fn start(command: Command, environment: &[(&str, &str)], flags: &[&str]) -> Self {
+        Self::start_on("127.0.0.1", command, environment, flags)
+    }
+
+    /// Starts `outboxd run` with these flags, listening on that address.
+    pub fn run_on(host: &str, flags: &[&str]) -> Self {
+        let binary = Command::new(env!("CARGO_BIN_EXE_outboxd"));
+        Self::start_on(host, binary, &[], flags)
+    }
+
+    fn start_on(
+        host: &str,
+        mut command: Command,
+        environment: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Self {
         let port = free_port();
         let log = std::env::temp_dir().join(unique("outboxd-log"));
         let errors = File::create(&log).unwrap();
@@ -56,7 +71,7 @@ impl Relay {
             .env("OUTBOXD_LOG_FORMAT", "text")
             .envs(environment.iter().copied())
             .args(flags)
-            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--listen", &format!("{host}:{port}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)

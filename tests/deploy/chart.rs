@@ -10,7 +10,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{Folder, documents, is_there, manifests::assert_manifest, output, project, read, said};
+use crate::{
+    Folder, documents, is_there,
+    manifests::{assert_lets_out, assert_manifest, assert_scales_by_its_own_lag, lets_out},
+    output, project, read, said,
+};
 
 const CHART: &str = "deploy/helm/outboxd";
 
@@ -125,6 +129,7 @@ fn what_the_chart_renders_is_what_kubernetes_takes() {
     assert!(kinds.iter().all(|kind| of_kind(&usual, kind).is_some()));
     let optional = ["PodMonitor", "HorizontalPodAutoscaler"];
     assert!(optional.iter().all(|kind| of_kind(&usual, kind).is_none()));
+    assert_lets_out("kafka", of_kind(&usual, "NetworkPolicy").unwrap());
     assert_eq!(documents_of("rabbitmq").len(), 1);
 
     let full = documents_of("everything");
@@ -132,6 +137,10 @@ fn what_the_chart_renders_is_what_kubernetes_takes() {
     assert!(deployment["spec"]["replicas"].is_null(), "the autoscaler's");
     assert!(optional.iter().all(|kind| of_kind(&full, kind).is_some()));
     assert_monitored(&full);
+    let [monitor, autoscaler] = optional.map(|kind| of_kind(&full, kind).unwrap());
+    assert_scales_by_its_own_lag("everything", autoscaler, monitor);
+    let policy = of_kind(&full, "NetworkPolicy").unwrap();
+    assert!(lets_out(policy, 1053, "UDP") && !lets_out(policy, 5353, "UDP"));
     let job = of_kind(&full, "Job").unwrap();
     let secret =
         &job["spec"]["template"]["spec"]["volumes"][0]["projected"]["sources"][0]["secret"];
@@ -139,6 +148,10 @@ fn what_the_chart_renders_is_what_kubernetes_takes() {
         secret["items"][0]["key"], "owner",
         "the tables' owner migrates"
     );
+    let migrate = job["spec"]["template"]["spec"]["containers"][0].to_string();
+    for role in ["sales_relay", "audit relay"] {
+        assert!(migrate.contains(role), "and grants: {migrate}");
+    }
 }
 
 /// The monitor, the budget and the policy select the relay's pods.

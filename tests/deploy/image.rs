@@ -11,7 +11,8 @@ use crate::{
         env,
         relay::{Relay, until},
     },
-    output, project, read, said,
+    documents, output, project, read, said,
+    settings::environment,
 };
 
 /// Makes the root, and what a container engine adds: names. `None` where that cannot be done.
@@ -152,6 +153,9 @@ async fn run_relays_and_stops_in_order() {
         let started = Instant::now();
         let relay = Relay::start(enter(&image.0), &[], &flags).ready().await;
         eprintln!("{kind:?}: ready after {:?}", started.elapsed());
+        let host = read("/proc/sys/kernel/hostname");
+        let name = format!("instance={}:{}", host.trim(), relay.port());
+        assert!(relay.log().contains(&name), "without /proc to read it in");
         database.insert(&destination, 1000, 10).await;
         until("the events are published", || async {
             database.pending().await == 0
@@ -160,5 +164,25 @@ async fn run_relays_and_stops_in_order() {
         assert_eq!(broker.read(&destination).await.len(), 1000);
         let ended = relay.stop().await;
         assert!(ended.success(), "{ended}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_in_a_pod_need_no_flags() {
+    let Some(image) = image() else { return };
+    let database = Database::new().await;
+    let secrets = image.0.join("etc/outboxd");
+    fs::create_dir_all(&secrets).unwrap();
+    fs::write(secrets.join("database-url"), &database.url).unwrap();
+    let manifest = documents(&read(project("deploy/kubernetes/deployment.yaml")));
+    let pod = &manifest[1]["spec"]["template"]["spec"];
+    let variables = environment(&pod["containers"][0]);
+    for command in [&["check"][..], &["status"], &["peek"], &["dead", "list"]] {
+        let mut entered = enter(&image.0);
+        entered.args(command).envs(variables.iter().cloned());
+        // The manifest's has a name that is to be changed.
+        entered.env("OUTBOXD_KAFKA_BROKERS", env("TEST_KAFKA_BROKERS"));
+        let done = output(&mut entered);
+        assert!(done.status.success(), "{command:?}: {}", said(&done));
     }
 }

@@ -8,7 +8,10 @@ use k8s_openapi::api::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{documents, project, read, settings::assert_containers_taken};
+use crate::{
+    documents, project, read,
+    settings::{assert_containers_taken, environment},
+};
 
 /// What is wrong with a document of this type, if anything is.
 fn fault<T: DeserializeOwned + Serialize>(document: &Value) -> Option<String> {
@@ -114,11 +117,12 @@ fn assert_relay(place: &str, pod: &Value, container: &Value) {
         is_sidecar,
         "{place}: a sidecar has no readiness"
     );
-    let arguments = container["args"].as_array().unwrap().iter();
-    let mut shutdown = arguments
-        .filter_map(|argument| argument.as_str()?.strip_prefix("--shutdown-timeout="))
-        .map(|text| text.trim_end_matches('s').parse::<i64>().unwrap());
-    let shutdown = shutdown.next_back().unwrap_or(40);
+    let environment = environment(container);
+    let shutdown = environment
+        .iter()
+        .find(|(name, _)| name == "OUTBOXD_SHUTDOWN_TIMEOUT");
+    let shutdown = shutdown.map_or("40s", |(_, value)| value);
+    let shutdown: i64 = shutdown.trim_end_matches('s').parse().unwrap();
     let grace = pod["terminationGracePeriodSeconds"].as_i64().unwrap();
     assert!(
         grace >= shutdown + 10,
@@ -162,6 +166,64 @@ fn plain_manifests_are_what_kubernetes_takes() {
         kinds("deploy/kubernetes/autoscaling.yaml"),
         ["HorizontalPodAutoscaler"]
     );
+    assert_eq!(kinds("deploy/kubernetes/pod-monitor.yaml"), ["PodMonitor"]);
+}
+
+/// That an autoscaler looks at the lag of the job that a monitor makes, and a label may have that value.
+pub fn assert_scales_by_its_own_lag(place: &str, autoscaler: &Value, monitor: &Value) {
+    let metric = &autoscaler["spec"]["metrics"][0]["external"]["metric"];
+    let labels = &metric["selector"]["matchLabels"];
+    let relabeling = &monitor["spec"]["podMetricsEndpoints"][0]["relabelings"][0];
+    assert_eq!(relabeling["targetLabel"], "job", "{place}");
+    assert_eq!(labels["job"], relabeling["replacement"], "{place}");
+    assert!(!labels["job"].as_str().unwrap().contains('/'), "{place}");
+}
+
+fn documents_in(folder: &str, file: &str) -> Vec<Value> {
+    documents(&read(project(&format!("{folder}/{file}.yaml"))))
+}
+
+#[test]
+fn plain_monitor_and_autoscaler_are_of_the_plain_deployment() {
+    let of = |file| documents_in("deploy/kubernetes", file);
+    let (deployment, monitor) = (of("deployment"), of("pod-monitor"));
+    let template = &deployment[1]["spec"]["template"];
+    let selected = monitor[0]["spec"]["selector"]["matchLabels"].as_object();
+    for (name, value) in selected.unwrap() {
+        assert_eq!(&template["metadata"]["labels"][name], value);
+    }
+    let port = &template["spec"]["containers"][0]["ports"][0]["name"];
+    assert_eq!(&monitor[0]["spec"]["podMetricsEndpoints"][0]["port"], port);
+    assert_scales_by_its_own_lag("plain", &of("autoscaling")[0], &monitor[0]);
+}
+
+/// Whether a policy lets its pods out to that port.
+pub fn lets_out(policy: &Value, port: i64, protocol: &str) -> bool {
+    let rules = policy["spec"]["egress"].as_array().unwrap().iter();
+    let mut ports = rules.flat_map(|rule| rule["ports"].as_array().unwrap());
+    ports.any(|entry| {
+        let first = entry["port"].as_i64().unwrap();
+        let last = entry["endPort"].as_i64().unwrap_or(first);
+        entry["protocol"] == protocol && (first..=last).contains(&port)
+    })
+}
+
+/// What the relay must reach: databases, brokers, DNS.
+pub fn assert_lets_out(place: &str, policy: &Value) {
+    for port in [5432, 6432, 5671, 5672].into_iter().chain(9092..=9098) {
+        assert!(lets_out(policy, port, "TCP"), "{place}: {port}");
+    }
+    for (port, protocol) in [(53, "UDP"), (53, "TCP"), (5353, "UDP"), (5353, "TCP")] {
+        assert!(lets_out(policy, port, protocol), "{place}: {port}");
+    }
+    assert!(!lets_out(policy, 443, "TCP"), "{place}: nothing else");
+}
+
+#[test]
+fn the_plain_policy_lets_relays_reach_what_they_need_and_nothing_else() {
+    let path = "deploy/kubernetes/deployment.yaml";
+    let documents = documents(&read(project(path)));
+    assert_lets_out(path, &documents[3]);
 }
 
 #[test]

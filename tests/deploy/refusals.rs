@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{Folder, chart::render, documents};
 
 /// What is wrong, the values that say so (added to good ones), and words of the message.
-const REFUSED: [(&str, &str, &str); 24] = [
+const REFUSED: [(&str, &str, &str); 25] = [
     ("unknown", "replica: 3", "replica"),
     ("unknown-setting", "settings: {bath-size: 10}", "bath-size"),
     (
@@ -75,6 +75,11 @@ const REFUSED: [(&str, &str, &str); 24] = [
         "extra",
         "migration: {with: [everything]}",
         "/migration/with",
+    ),
+    (
+        "two-roles-in-one",
+        "migration: {grantTo: ['a,b']}",
+        "/migration/grantTo",
     ),
     (
         "interval",

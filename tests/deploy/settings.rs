@@ -1,10 +1,21 @@
 //! Every flag and variable in a manifest is one that the binary has.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
+};
 
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
-use crate::{common::relay::outboxd, project, read};
+use crate::{
+    common::relay::{Relay, outboxd, until},
+    output, project, read, said,
+};
 
 /// Flags (with dashes) and variables in a command's help.
 pub fn known(command: &str) -> BTreeSet<String> {
@@ -23,8 +34,8 @@ pub fn known(command: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// That a command line of the relay (`run`, its flags, its environment) has only what it knows, and
-/// that it takes the values. Files named are not there, which it must say, and nothing else.
+/// That a command line of ours and its environment have only what it knows, and that it takes the values.
+/// Files named are not there, which it must say, and nothing else.
 pub fn assert_taken(place: &str, arguments: &[String], environment: &[(String, String)]) {
     let known = known(&arguments[0]);
     for argument in &arguments[1..] {
@@ -36,21 +47,34 @@ pub fn assert_taken(place: &str, arguments: &[String], environment: &[(String, S
     let ours = environment
         .iter()
         .filter(|(name, _)| name.starts_with("OUTBOXD_"));
-    for (name, _) in ours {
+    let ours: Vec<_> = ours.cloned().collect();
+    for (name, _) in &ours {
         assert!(known.contains(name), "{place}: there is no {name}");
     }
-    let has_file = arguments
-        .iter()
-        .any(|argument| argument.contains("-file=/etc/outboxd/"));
-    if has_file {
+    if ours.iter().any(|(name, _)| name.ends_with("_FILE")) {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (code, _, errors) = outboxd(&arguments);
-        assert_eq!(code, 78, "{place}: {errors}");
-        for problem in errors.lines() {
-            let only_missing =
-                problem.contains("/etc/outboxd/") && problem.contains("No such file");
-            assert!(only_missing, "{place}: {problem}");
+        assert_lacks_only_files(place, &arguments, &ours);
+        if arguments[0] == "run" {
+            for command in [&["check"][..], &["status"], &["peek"], &["dead", "list"]] {
+                assert_lacks_only_files(place, command, &ours);
+            }
         }
+    }
+}
+
+fn assert_lacks_only_files(place: &str, arguments: &[&str], environment: &[(String, String)]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
+    command.args(arguments).envs(environment.iter().cloned());
+    let done = output(&mut command);
+    let said = said(&done);
+    assert_eq!(
+        done.status.code(),
+        Some(78),
+        "{place}: {arguments:?}: {said}"
+    );
+    for problem in said.lines() {
+        let only_missing = problem.contains("/etc/outboxd/") && problem.contains("No such file");
+        assert!(only_missing, "{place}: {arguments:?}: {problem}");
     }
 }
 
@@ -61,12 +85,18 @@ pub fn assert_containers_taken(place: &str, pod: &Value) {
         if !container["image"].as_str().unwrap().contains("outboxd") {
             continue;
         }
-        let environment = container["env"].as_array().into_iter().flatten();
-        let environment: Vec<_> = environment
-            .map(|entry| (text(&entry["name"]), text(&entry["value"])))
-            .collect();
-        assert_taken(place, &texts(&container["args"]), &environment);
+        let environment = environment(container);
+        let arguments = texts(&container["args"]);
+        assert_eq!(arguments.len(), 1, "{place}: a flag is not seen by others");
+        assert_taken(place, &arguments, &environment);
     }
+}
+
+/// A container's variables.
+pub fn environment(container: &Value) -> Vec<(String, String)> {
+    let entries = container["env"].as_array().into_iter().flatten();
+    let entries = entries.map(|entry| (text(&entry["name"]), text(&entry["value"])));
+    entries.collect()
 }
 
 pub fn text(value: &Value) -> String {
@@ -118,6 +148,42 @@ fn every_variable_in_the_image_is_known() {
     let ours: Vec<_> = names.filter(|name| name.starts_with("OUTBOXD_")).collect();
     assert_eq!(ours, ["OUTBOXD_LISTEN"]);
     assert!(known.contains(ours[0]));
+}
+
+/// Whether `/livez` is answered well at that address.
+async fn is_alive(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else {
+        return false;
+    };
+    let request = "GET /livez HTTP/1.0\r\n\r\n";
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).await.is_ok()
+        && stream.read_to_string(&mut answer).await.is_ok()
+        && answer.ends_with("alive\n")
+}
+
+#[tokio::test]
+async fn the_images_address_is_reached_by_ipv4_and_ipv6() {
+    let dockerfile = read(project("deploy/docker/Dockerfile"));
+    let mut words = dockerfile.split_whitespace();
+    let listen = words.find_map(|word| word.strip_prefix("OUTBOXD_LISTEN="));
+    let (host, _) = listen.unwrap().rsplit_once(':').unwrap();
+    // It serves whether its servers are there or not.
+    let nowhere = ["--database-url", "postgres://127.0.0.1:1/none"];
+    let relay = Relay::run_on(host, &[&nowhere[..], &["--sink", "stdout"]].concat());
+    for host in [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        Ipv6Addr::LOCALHOST.into(),
+    ] {
+        if std::net::TcpListener::bind((host, 0)).is_err() {
+            eprintln!("no {host} here: not asked by it");
+            continue;
+        }
+        until(&format!("it answers by {host}"), || {
+            is_alive((host, relay.port()).into())
+        })
+        .await;
+    }
 }
 
 #[test]

@@ -229,6 +229,11 @@ async fn without_the_grants_delivery_goes_on_and_check_names_them() {
             .contains("grant select, delete, update (expires_at)")
     })
     .await;
+    let errors = "outboxd_database_errors_total{operation=\"clean\"}";
+    until("it is counted, once for each table", || async {
+        (1.5..2.5).contains(&relay.metric(errors).await)
+    })
+    .await;
     database.insert("orders", 10, 1).await;
     until("events are published", || async {
         database.pending().await == 0

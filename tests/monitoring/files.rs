@@ -1,10 +1,16 @@
 //! What stands in `deploy/monitoring`, read without a server.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::prometheus::{FILES, promtool};
+use crate::{
+    common::unique,
+    prometheus::{FILES, promtool},
+};
+
+/// Where alerts lead until somebody says otherwise.
+const RUNBOOK: &str = "https://github.com/OWNER/REPOSITORY/blob/main/deploy/monitoring/runbook.md";
 
 pub fn read(name: &str) -> String {
     fs::read_to_string(Path::new(FILES).join(name)).unwrap()
@@ -59,6 +65,25 @@ fn rules_and_configuration_are_valid_and_the_rules_pass_their_tests() {
     promtool(&["test", "rules", "alerts_test.yaml"], "");
 }
 
+/// Debian's Prometheus is built without Kubernetes: what asks it for pods is left out.
+#[test]
+fn the_scrape_configuration_for_kubernetes_without_the_operator_is_valid() {
+    let manifest = Path::new(FILES).join("../kubernetes/pod-monitor.yaml");
+    let manifest = fs::read_to_string(manifest).unwrap();
+    let lines = manifest
+        .lines()
+        .filter_map(|line| line.strip_prefix("#   "));
+    let discovery = ["kubernetes_sd_configs:", "- role: pod", "selectors: [{"];
+    let checked = lines.filter(|line| !discovery.iter().any(|part| line.contains(part)));
+    let jobs: Vec<_> = checked.map(|line| format!("  {line}\n")).collect();
+    let name = format!("{}.yaml", unique("outboxd-scrape"));
+    let file = std::env::temp_dir().join(name);
+    fs::write(&file, format!("scrape_configs:\n{}", jobs.concat())).unwrap();
+    let said = promtool(&["check", "config", file.to_str().unwrap()], "");
+    fs::remove_file(&file).unwrap();
+    assert!(jobs.len() >= 5, "{said}");
+}
+
 #[test]
 fn every_alert_has_a_section_of_the_runbook_and_tests_that_it_fires_and_does_not() {
     let (rules, runbook, tests) = (
@@ -73,10 +98,7 @@ fn every_alert_has_a_section_of_the_runbook_and_tests_that_it_fires_and_does_not
             runbook.contains(&format!("\n## {alert}\n")),
             "{alert} in the runbook"
         );
-        let anchor = format!(
-            "runbook_url: deploy/monitoring/runbook.md#{}\n",
-            alert.to_lowercase()
-        );
+        let anchor = format!("runbook_url: {RUNBOOK}#{}\n", alert.to_lowercase());
         assert!(rules.contains(&anchor), "{anchor}");
         assert!(
             tests.contains(&format!("alertname: {alert}\n        exp_alerts:")),
@@ -94,6 +116,24 @@ fn every_alert_has_a_section_of_the_runbook_and_tests_that_it_fires_and_does_not
             "no alert {section}"
         );
     }
+}
+
+#[test]
+fn the_documented_command_leads_every_alert_to_a_runbook_elsewhere() {
+    let rules = read("alerts.yaml");
+    let command = rules.lines().find_map(|line| line.strip_prefix("#   "));
+    let command = command.unwrap().replace("sed -i ", "sed ");
+    let mut sed = Command::new("sh");
+    let done = sed.args(["-c", &command]).current_dir(FILES).output();
+    let changed = String::from_utf8(done.unwrap().stdout).unwrap();
+    let mut links = changed
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("runbook_url: "));
+    assert!(links.all(|link| link.starts_with("https://wiki.example/outboxd#")));
+    assert_eq!(
+        changed.matches("runbook_url: https").count(),
+        alerts().len()
+    );
 }
 
 #[test]

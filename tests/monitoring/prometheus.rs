@@ -113,7 +113,9 @@ impl Drop for Prometheus {
 
 /// The rules with every duration and every threshold that is one shortened alike.
 fn hurried(rules: &str) -> String {
-    let mut hurried = rules.replace("for: 24h", "for: 1440m");
+    let mut hurried = rules
+        .replace("for: 24h", "for: 1440m")
+        .replace("[1d]", "[1440m]");
     for minutes in [2, 5, 10, 15, 30, 1440] {
         let short = minutes * MINUTE_MS;
         hurried = hurried

@@ -7,6 +7,8 @@ mod common;
 
 mod check;
 mod dead;
+mod grants;
+mod instances;
 mod lab;
 mod look;
 mod migrate;

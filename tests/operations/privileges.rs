@@ -7,7 +7,11 @@ use outboxd::{
 };
 
 use crate::{
-    common::{database::Database, unique},
+    common::{
+        database::Database,
+        relay::{Relay, until},
+        unique,
+    },
     lab::{claim, event_id, insert, outbox_of, outboxd, publish_all},
 };
 use std::time::Duration;
@@ -20,14 +24,14 @@ const GRANTS: [&str; 5] = [
     "select, insert, update, delete on sales.outbox_failures, sales.outbox_instances",
 ];
 
-/// A role that may log in, and nothing else; gone when dropped.
-struct Role {
-    name: String,
-    url: String,
+/// A role that may log in, and nothing else; gone when removed.
+pub struct Role {
+    pub name: String,
+    pub url: String,
 }
 
 impl Role {
-    async fn new(database: &Database) -> Self {
+    pub async fn new(database: &Database) -> Self {
         // A name that must be quoted.
         let name = unique("relay of \"sales\"");
         database
@@ -45,13 +49,13 @@ impl Role {
         }
     }
 
-    async fn grant(&self, database: &Database, grant: &str) {
+    pub async fn grant(&self, database: &Database, grant: &str) {
         database
             .execute(&format!("grant {grant} to {}", quoted(&self.name)))
             .await;
     }
 
-    async fn remove(self, database: &Database) {
+    pub async fn remove(self, database: &Database) {
         let name = quoted(&self.name);
         database
             .execute(&format!("drop owned by {name}; drop role {name}"))
@@ -63,7 +67,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-async fn sales() -> Database {
+pub async fn sales() -> Database {
     let database = Database::empty().await;
     outboxd(&database.url, &["migrate", "--table", "sales.outbox"]).exits(0);
     database
@@ -233,6 +237,32 @@ async fn without_delete_pruning_names_both_remedies_and_retention_0_needs_none()
         "{}",
         refused.stderr
     );
+    role.remove(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_may_not_prune_counts_it_and_publishes_all_the_same() {
+    let database = sales().await;
+    let role = Role::new(&database).await;
+    for grant in GRANTS.iter().filter(|grant| !grant.starts_with("delete")) {
+        role.grant(&database, grant).await;
+    }
+    let flags = ["--database-url", &role.url, "--table", "sales.outbox"];
+    let relay = Relay::run(&[&flags[..], &["--sink", "stdout"]].concat());
+    let relay = relay.ready().await;
+    let refusals = "outboxd_database_errors_total{operation=\"prune\"}";
+    until("it is counted", || async {
+        relay.metric(refusals).await > 0.5
+    })
+    .await;
+    assert!(relay.log().contains("grant DELETE on the outbox"));
+    database.insert("orders", 10, 1).await;
+    until("events are published", || async {
+        database.pending().await == 0
+    })
+    .await;
+    assert!(relay.metric("outboxd_database_up").await > 0.5);
+    relay.stop().await;
     role.remove(&database).await;
 }
 

@@ -173,10 +173,8 @@ impl Inspection<'_> {
     async fn look(&mut self) -> Result<(), DbError> {
         self.session.begin_reading(&self.outbox.timeouts).await?;
         self.server().await?;
-        if self.may_use_schema().await?
-            && let Some(oid) = self.tables().await?
-        {
-            self.privileges(oid).await?;
+        if self.may_use_schema().await? && self.tables().await? {
+            self.privileges().await?;
         }
         self.session.commit().await?;
         Ok(())

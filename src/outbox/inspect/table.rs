@@ -11,8 +11,8 @@ use crate::outbox::{
 };
 
 impl Inspection<'_> {
-    /// Gives the table's oid if it is there, and whole enough to ask for privileges.
-    pub(super) async fn tables(&mut self) -> Result<Option<u32>, DbError> {
+    /// Whether the table is there, and whole enough to ask for privileges.
+    pub(super) async fn tables(&mut self) -> Result<bool, DbError> {
         let names = self.outbox.names();
         let display = names.display();
         let sql = format!(
@@ -28,18 +28,18 @@ impl Inspection<'_> {
                 format!("there is no table {display}"),
                 "create it with `outboxd migrate`, or name the right one with --table",
             );
-            return Ok(None);
+            return Ok(false);
         };
         let oid = u32::try_from(get::<i64>(row, 0)?).unwrap_or_default();
         self.kind(row)?;
         if !self.columns(oid).await? {
-            return Ok(None);
+            return Ok(false);
         }
         self.ids(oid).await?;
         self.pending_index(oid).await?;
         self.meddlers(oid).await?;
         self.own().await?;
-        Ok(Some(oid))
+        Ok(true)
     }
 
     fn kind(&mut self, row: &PgRow) -> Result<(), DbError> {

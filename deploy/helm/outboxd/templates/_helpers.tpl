@@ -38,12 +38,28 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end }}
 
+{{/* Settings are variables, so that commands in the pod need no flags. Context: root, files, settings. */}}
 {{- define "outboxd.environment" -}}
-{{- if .Values.caBundle.name }}
 env:
+  {{- range $file, $secret := .files }}
+  - { name: {{ include "outboxd.variable" $file }}_FILE, value: /etc/outboxd/{{ $file }} }
+  {{- end }}
+  {{- range $name, $value := .settings }}
+  - { name: {{ include "outboxd.variable" $name }}, value: {{ include "outboxd.plain" $value | quote }} }
+  {{- end }}
+  {{- if .root.Values.caBundle.name }}
   # Read by the TLS of PostgreSQL, RabbitMQ and Kafka alike.
   - { name: SSL_CERT_FILE, value: /etc/outboxd/ca.pem }
+  {{- end }}
 {{- end }}
+
+{{- define "outboxd.variable" -}}
+OUTBOXD_{{ . | replace "-" "_" | upper }}
+{{- end }}
+
+{{/* Helm has numbers as floats: a large one would come out as 4e+06. */}}
+{{- define "outboxd.plain" -}}
+{{ kindIs "float64" . | ternary (printf "%.0f" .) (toString .) }}
 {{- end }}
 
 {{/* A projected volume: file name -> Secret and key. Context: root, files. */}}

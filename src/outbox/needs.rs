@@ -1,0 +1,184 @@
+//! What a relay's role must be allowed to do: `check` looks for it, `migrate --grant-to` grants it. One
+//! list, so that neither can know of a privilege that the other does not.
+//!
+//! # Design notes
+//! * Granted is what any settings of `run` need. DELETE on the outbox is among it, which only
+//!   `--retention 0` in `mark` mode does without: a role need not be touched when a setting is.
+//! * What was granted is looked for afterwards. PostgreSQL only warns where the granting role has
+//!   nothing to give.
+
+use super::{
+    DbError, EffectsTable, Names, Outbox, Session, quote_identifier,
+    session::statement,
+    table::{COLUMNS, get},
+};
+use crate::template::quote_literal;
+
+/// One thing that must be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Without it not even the tables' names can be looked up.
+    UseSchema,
+    ReadEvents,
+    /// Lock and mark them. Also where published rows are deleted: a claim locks as an UPDATE does.
+    ClaimEvents,
+    /// At once, or when they are pruned.
+    DeleteEvents,
+    KeepFailures,
+    KeepInstances,
+    /// Where there is such a table.
+    Clean(EffectsTable),
+}
+
+impl Need {
+    /// Everything, in the order in which it is granted and looked for.
+    pub(super) const ALL: [Self; 8] = [
+        Self::UseSchema,
+        Self::ReadEvents,
+        Self::ClaimEvents,
+        Self::DeleteEvents,
+        Self::KeepFailures,
+        Self::KeepInstances,
+        Self::Clean(EffectsTable::IdempotencyKeys),
+        Self::Clean(EffectsTable::Inbox),
+    ];
+
+    /// As a GRANT writes them.
+    fn privileges(self) -> &'static [&'static str] {
+        match self {
+            Self::UseSchema => &["usage"],
+            Self::ReadEvents => &["select"],
+            Self::ClaimEvents => &["update (published_at)"],
+            Self::DeleteEvents => &["delete"],
+            Self::KeepFailures | Self::KeepInstances => &["select", "insert", "update", "delete"],
+            Self::Clean(_) => &["select", "delete", "update (expires_at)"],
+        }
+    }
+
+    fn table(self, names: &Names) -> Option<String> {
+        Some(match self {
+            Self::UseSchema => return None,
+            Self::ReadEvents | Self::ClaimEvents | Self::DeleteEvents => names.outbox(),
+            Self::KeepFailures => names.failures(),
+            Self::KeepInstances => names.instances(),
+            Self::Clean(table) => table.name(names),
+        })
+    }
+
+    /// What they are privileges on, as a GRANT writes it.
+    pub(super) fn on(self, names: &Names) -> String {
+        let schema = || format!("schema {}", names.quoted_schema());
+        self.table(names).unwrap_or_else(schema)
+    }
+
+    /// All of it, without the role.
+    pub(super) fn grant(self, names: &Names) -> String {
+        let privileges = self.privileges().join(", ");
+        format!("grant {privileges} on {}", self.on(names))
+    }
+}
+
+/// The GRANTs, for other tools to apply.
+pub(super) fn script(names: &Names, roles: &[String], effects: bool) -> String {
+    let wanted = |need: &Need| effects || !matches!(need, Need::Clean(_));
+    let grants = Need::ALL.into_iter().filter(wanted);
+    let grants = grants.map(|need| format!("{} to {};\n", need.grant(names), quoted(roles)));
+    format!(
+        "-- What a relay does with them, and no more.\n{}",
+        grants.collect::<String>()
+    )
+}
+
+fn quoted(roles: &[String]) -> String {
+    let roles = roles.iter().map(|role| quote_identifier(role));
+    roles.collect::<Vec<_>>().join(", ")
+}
+
+impl Outbox {
+    /// A query: which privileges of a need a role lacks; `role` is an SQL expression. A table that is not
+    /// there lacks none.
+    pub(super) fn lacking(&self, need: Need, role: &str) -> String {
+        let privileges = need.privileges().iter();
+        let rows = privileges.map(|privilege| {
+            let held = self.held(need, privilege, role);
+            format!("({}, {held})", quote_literal(privilege))
+        });
+        let rows: Vec<_> = rows.collect();
+        format!(
+            "select privilege from (values {}) p (privilege, held) where not held",
+            rows.join(", ")
+        )
+    }
+
+    fn held(&self, need: Need, privilege: &str, role: &str) -> String {
+        let Some(table) = need.table(&self.names) else {
+            let schema = quote_literal(self.names.schema());
+            return format!(
+                "(select has_schema_privilege({role}, oid, '{privilege}') from pg_namespace where nspname = {schema})"
+            );
+        };
+        let table = format!("to_regclass({})", quote_literal(&table));
+        if need == Need::ReadEvents {
+            // Of these columns will do.
+            let columns = COLUMNS.into_iter().chain(self.topic.columns());
+            let columns: Vec<_> = columns.map(quote_literal).collect();
+            return format!(
+                "(select bool_and(has_column_privilege({role}, {table}, c, '{privilege}')) from unnest(array[{}]) c)",
+                columns.join(", ")
+            );
+        }
+        match privilege.split_once(" (") {
+            Some((verb, column)) => {
+                let column = column.trim_end_matches(')');
+                format!("has_column_privilege({role}, {table}, '{column}', '{verb}')")
+            }
+            None => format!("has_table_privilege({role}, {table}, '{privilege}')"),
+        }
+    }
+
+    /// Grants the roles all of it, and sees that they have it.
+    pub(super) async fn grant(
+        &self,
+        session: &mut Session,
+        roles: &[String],
+    ) -> Result<(), DbError> {
+        self.refuse_unknown_roles(session, roles).await?;
+        for need in Need::ALL {
+            if let Need::Clean(table) = need
+                && self.may_clean(session, table).await?.is_none()
+            {
+                continue;
+            }
+            let grant = format!("{} to {}", need.grant(&self.names), quoted(roles));
+            session.execute("migrate", statement(grant.clone())).await?;
+            for role in roles {
+                let role = format!("{}::name", quote_literal(role));
+                let lacking = statement(self.lacking(need, &role));
+                if !session.fetch("migrate", lacking).await?.is_empty() {
+                    return Err(DbError::privilege(format!(
+                        "--grant-to: the role that migrates may not {grant}: migrate as the owner of {}",
+                        need.on(&self.names)
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn refuse_unknown_roles(
+        &self,
+        session: &mut Session,
+        roles: &[String],
+    ) -> Result<(), DbError> {
+        let sql = "select role from unnest($1::text[]) role where not exists (select from pg_roles where rolname = role)";
+        let query = statement(sql).bind(roles.to_vec());
+        let unknown = session.fetch("migrate", query).await?;
+        let Some(row) = unknown.first() else {
+            return Ok(());
+        };
+        let role = quote_identifier(get(row, 0)?);
+        Err(DbError::table(format!(
+            "--grant-to: there is no role {role}: create it, then migrate again: create role {role} login password '…'"
+        )))
+    }
+}
