@@ -179,16 +179,16 @@ async fn stop_when_drained(relay: Arc<Relay>, stop: CancellationToken) -> Option
         bar.set_position(published.get());
         bar.set_length(published.get() + relay.metrics().pending_events.get().unsigned_abs());
         bar.set_message(relay.unready().unwrap_or_default());
-        // Counting costs the database more than publishing does: only when claims come back empty.
+        // Only when claims come back empty: there is something to do until then.
         if !moved && !relay.finds_work() && Instant::now() >= rest_until {
             let started = Instant::now();
-            match remaining(&relay, &mut link).await {
-                Ok(0) => break,
-                Ok(_) => {}
+            match is_anything_left(&relay, &mut link).await {
+                Ok(false) => break,
+                Ok(true) => {}
                 // The relay itself says what is wrong, and waits.
                 Err(error) => {
                     link = None;
-                    tracing::debug!(%error, "counting what is left");
+                    tracing::debug!(%error, "looking for what is left");
                 }
             }
             rest_until = Instant::now() + (started.elapsed() * 20).min(LONGEST_REST);
@@ -203,12 +203,15 @@ async fn stop_when_drained(relay: Arc<Relay>, stop: CancellationToken) -> Option
     Some(published.get())
 }
 
-async fn remaining(relay: &Relay, link: &mut Option<crate::outbox::Link>) -> Result<u64, DbError> {
+async fn is_anything_left(
+    relay: &Relay,
+    link: &mut Option<crate::outbox::Link>,
+) -> Result<bool, DbError> {
     let link = match link {
         Some(link) => link,
         None => link.insert(relay.outbox().link().await?),
     };
-    relay.outbox().remaining(link).await
+    relay.outbox().is_anything_left(link).await
 }
 
 fn progress() -> ProgressBar {

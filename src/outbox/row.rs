@@ -40,9 +40,9 @@ pub(super) fn sized(from: &str) -> String {
     format!("select o.*, {SIZE} as size from {from}")
 }
 
-/// As [`sized`], as many rows as fit into `bytes` (SQL), the first in any case. A payload above `most`
-/// bytes is left where it is.
-pub(super) fn sized_within(from: &str, bytes: &str, most: usize) -> String {
+/// As [`sized`], as many rows as fit into `bytes`, the first in any case. A payload above `most` bytes is
+/// left where it is. (Both are SQL.)
+pub(super) fn sized_within(from: &str, bytes: &str, most: &str) -> String {
     format!(
         "select id, lane, event_id, destination, key, event_type, case when size <= {most} then payload end, headers, created_at, size \
            from (select o.*, {SIZE} as size, sum({SIZE}) over (rows unbounded preceding) as total from {from}) o where total - size < {bytes}"

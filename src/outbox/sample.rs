@@ -16,8 +16,6 @@ use super::{
 
 /// Backlogs are counted up to here, and estimated above.
 const COUNTED: u32 = 100_000;
-/// The same for [`Outbox::remaining`], where 0 decides.
-const REMAINING_COUNTED: u32 = 1_000_000;
 
 /// How an outbox stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,7 +61,7 @@ impl Outbox {
             lane = Table::LANE,
             ended = ended_sql(&link.table),
             held = held_by_dead_sql(&link.table),
-            counted = counted_sql(&link.table, COUNTED),
+            counted = counted_sql(&link.table),
             estimate = estimate_sql(&link.table),
         );
         let rows = self.look(link, &sql).await?;
@@ -81,28 +79,25 @@ impl Outbox {
         })
     }
 
-    /// How many events a drain has to wait for: pending, and neither dead, discarded nor held by a dead
-    /// one. Exact up to a million, that number above.
-    pub async fn remaining(&self, link: &mut Link) -> Result<u64, DbError> {
-        let (outbox, failures) = (self.names.outbox(), self.names.failures());
+    /// Whether a drain has something to wait for: events that are pending, and neither dead, discarded nor
+    /// held by a dead one.
+    pub async fn is_anything_left(&self, link: &mut Link) -> Result<bool, DbError> {
         let sql = format!(
-            "with {scope}, {counted}, held as (
-               select count(*) as n from u cross join lateral (
+            "with {scope} select exists (
+               select from u cross join lateral (
                  select from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor
-                    and exists (select from {failures} f where {held}) and not {ended}) o
-                where exists (select from {failures} f where f.holds and f.state = 'dead' and f.lane = u.lane)
-             )
-             select case when more then {REMAINING_COUNTED} else greatest(backlog.n - held.n, 0) end from backlog, held",
+                    and not {ended} and not exists (select from {failures} f where {held}) limit 1) o
+             ) or exists (select from retrying where passed)",
             scope = self.scope_sql(link),
-            counted = counted_sql(&link.table, REMAINING_COUNTED),
+            outbox = self.names.outbox(),
             pending = Table::PENDING,
             lane = Table::LANE,
-            held = held_by_dead_sql(&link.table),
             ended = ended_sql(&link.table),
+            failures = self.names.failures(),
+            held = held_by_dead_sql(&link.table),
         );
         let rows = self.look(link, &sql).await?;
-        let count: i64 = rows.first().map_or(Ok(0), |row| get(row, 0))?;
-        Ok(count.unsigned_abs())
+        rows.first().map_or(Ok(false), |row| get(row, 0))
     }
 
     /// `u`: where each lane is read from. `retrying`: pending events that wait for a retry, and whether
@@ -153,15 +148,15 @@ impl Outbox {
 
 /// `backlog`: how many events are pending and neither dead nor discarded, and whether there are more
 /// than were counted.
-fn counted_sql(table: &Table, most: u32) -> String {
+fn counted_sql(table: &Table) -> String {
     format!(
         "counted as materialized (
            select count(*) as n from (select from u cross join lateral (
              select from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor) o
-             limit {most} + 1 + (select n from ended)) o
+             limit {COUNTED} + 1 + (select n from ended)) o
          ), backlog as (
            select greatest(counted.n - ended.n + (select count(*) from retrying where passed), 0) as n,
-                  counted.n > {most} + ended.n as more
+                  counted.n > {COUNTED} + ended.n as more
              from counted, ended
          )",
         outbox = table.names.outbox(),

@@ -37,7 +37,8 @@ impl Outbox {
         failures: &[Failure],
     ) -> Result<(), DbError> {
         // The plain case is one round trip, the commit in it. Should fewer rows have changed then, those
-        // that did are rightly marked: the broker has confirmed them.
+        // that did are rightly marked, as the broker has confirmed them; but no failure may go unsettled.
+        let plain = failures.is_empty() && retried.is_empty();
         let mut statements = Vec::new();
         if !published.is_empty() {
             statements.push(self.settle_sql(published));
@@ -47,7 +48,7 @@ impl Outbox {
             let failures = self.names.failures();
             statements.push(format!("delete from {failures} where id = any({retried})"));
         }
-        if failures.is_empty() {
+        if plain {
             statements.push("commit".into());
         }
         if !statements.is_empty() {
@@ -55,10 +56,10 @@ impl Outbox {
             let (_, counts) = link.session.batch_counted("settle", sql).await?;
             self.assert_settled(counts.first().copied(), published.len())?;
         }
-        if failures.is_empty() {
+        if plain {
             return Ok(());
         }
-        if !defect!(LoseFailure) {
+        if !failures.is_empty() && !defect!(LoseFailure) {
             self.write_failures(link, events, failures).await?;
         }
         link.session.commit().await

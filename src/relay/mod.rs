@@ -78,6 +78,8 @@ pub struct Relay {
     /// By worker: that there is enough for it.
     called: Vec<Notify>,
     joined: AtomicUsize,
+    /// Whether the last claim was about full.
+    backlog: AtomicBool,
     finds_work: AtomicBool,
     last_turn: Mutex<Instant>,
 }
@@ -118,6 +120,7 @@ impl Relay {
             wake: Notify::new(),
             called,
             joined: AtomicUsize::new(0),
+            backlog: AtomicBool::new(true),
             finds_work: AtomicBool::new(true),
             last_turn: Mutex::new(Instant::now()),
         })
@@ -275,8 +278,15 @@ impl Relay {
         tracing::error!(%error, remedy = error.remedy(), operation = error.operation, "the database said no");
     }
 
-    /// Lanes that one claim may take: its share among the workers that have joined.
+    /// Lanes that one claim may take: its share among the workers that have joined. In a backlog, among
+    /// all workers: a few lanes fill a batch then, and who takes more keeps other replicas idle.
     fn share_of_lanes(&self) -> usize {
-        crate::outbox::LANES.div_ceil(self.joined.load(Relaxed).max(1))
+        let joined = self.joined.load(Relaxed).max(1);
+        let sharing = if self.backlog.load(Relaxed) {
+            joined.max(self.settings.workers)
+        } else {
+            joined
+        };
+        crate::outbox::LANES.div_ceil(sharing)
     }
 }

@@ -28,6 +28,8 @@ use crate::outbox::{Confirmed, DbError, Link};
 const RETIRE_AFTER: Duration = Duration::from_secs(2);
 /// A turn that lasts longer does not keep other workers from joining.
 const LONG: Duration = Duration::from_millis(500);
+/// A claim as full as this is one of many.
+const BACKLOG: f64 = 0.5;
 /// How long to wait for the sink or for debts before looking around again.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -81,6 +83,7 @@ impl Relay {
                     if fill >= worth(number) / 4.0 {
                         worked_at = Some(Instant::now());
                     }
+                    self.backlog.store(fill >= BACKLOG, Relaxed);
                     self.call(fill);
                 }
                 Ok(Turn::Idle) => {

@@ -116,7 +116,7 @@ async fn the_documented_grants_suffice_for_everything() {
             .unwrap();
         assert!(publish_all(&outbox, &mut link).await > 0);
         outbox.sample(&mut link).await.unwrap();
-        outbox.remaining(&mut link).await.unwrap();
+        outbox.is_anything_left(&mut link).await.unwrap();
         outbox
             .heartbeat(&mut link, "relay", [("a", "b")].into_iter())
             .await

@@ -1,5 +1,7 @@
 //! Events that fail: held keys, retries, dead letters, pauses.
 
+use sqlx::AssertSqlSafe;
+
 use crate::common::{
     broker::{Broker, Kind, assert_complete_and_in_order},
     database::Database,
@@ -12,6 +14,7 @@ on_each_broker!(
     a_key_of_any_length_can_be_held,
     a_destination_that_does_not_exist_yet_is_paused_then_delivered_to,
     a_discarded_event_stays_unsent_when_a_held_key_of_its_lane_is_free_again,
+    a_failure_written_under_a_lock_that_a_claim_waits_for_is_heeded,
 );
 
 /// Kafka refuses one event of the key for its size, for good; RabbitMQ's full queue refuses one,
@@ -281,4 +284,59 @@ async fn a_key_of_any_length_can_be_held(kind: Kind) {
     })
     .await;
     assert_eq!(database.pending().await, 2);
+}
+
+/// A claim that asks for failures with an older snapshot than the lock it had to wait for would miss it.
+async fn a_failure_written_under_a_lock_that_a_claim_waits_for_is_heeded(kind: Kind) {
+    let (broker, database) = (Broker::shared(kind), Database::new().await);
+    let topic = broker.destination().await;
+    let flags = [
+        &["--database-url", &database.url][..],
+        &broker.flags(),
+        &["--workers", "1"],
+    ]
+    .concat();
+    let relay = Relay::run(&flags).ready().await;
+    database.insert(&topic, 10, 10).await;
+    until("it flows", || async { database.pending().await == 0 }).await;
+
+    let mut stranger = database.connect().await;
+    let dead_and_held = format!(
+        "begin;
+         lock table outbox_failures in access exclusive mode;
+         insert into outbox (aggregate_type, aggregate_id, event_type, payload)
+             values ('{topic}', 'held', 'Tested', to_jsonb(11)), ('{topic}', 'held', 'Tested', to_jsonb(12));
+         insert into outbox_failures (id, event_id, lane, key, destination, state, holds, attempts, reason, failed_at)
+             select id, event_id, hashtextextended(aggregate_id, 0) & 63, aggregate_id, aggregate_type, 'dead', true, 1,
+                    'test', now() from outbox where payload = to_jsonb(11)"
+    );
+    let written = sqlx::raw_sql(AssertSqlSafe(dead_and_held))
+        .execute(&mut stranger)
+        .await;
+    written.unwrap();
+    let waiting = "select count(*) from pg_stat_activity where datname = current_database()
+                      and wait_event_type = 'Lock'
+                      and (query like '%pg_try_advisory_xact_lock%' or query like '%execute outboxd_%')";
+    until("a claim waits for the table", || async {
+        database.number(waiting).await > 0
+    })
+    .await;
+    sqlx::raw_sql("commit")
+        .execute(&mut stranger)
+        .await
+        .unwrap();
+    let free = format!(
+        "insert into outbox (aggregate_type, aggregate_id, event_type, payload)
+         values ('{topic}', 'free', 'Tested', to_jsonb(13))"
+    );
+    database.execute(&free).await;
+    until("another key goes on", || async {
+        let sql =
+            "select count(*) from outbox where aggregate_id = 'free' and published_at is not null";
+        database.number(sql).await == 1
+    })
+    .await;
+    assert_eq!(database.pending().await, 2);
+    assert!(relay.stop().await.success());
+    assert_eq!(broker.read(&topic).await.len(), 11);
 }

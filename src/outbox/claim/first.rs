@@ -8,21 +8,19 @@
 //! * Strangers' rows are found out by counting in the same statement, by the same snapshot. That
 //!   accounts for a lane only if all of it was read: else [`super::strangers`] looks.
 //! * Where failures turn out to matter, what was read here is left, and read again without what they
-//!   exclude. After a claim with more in it than this, the next leaves it out: it pays for little then.
+//!   exclude. After a claim with more in it than this, the next does without: it would be one lane's.
 
 use sqlx::postgres::PgRow;
 
-use super::{Claim, Want, scout::Scout};
+use super::{Claim, Want, read::EventBytes, scout::Scout};
 use crate::outbox::{
-    Ordering, Outbox,
+    Outbox,
     error::DbError,
     row,
     table::{LANES, Table, get},
 };
 
-/// So many rows at most.
 const ROWS: usize = 256;
-/// So many bytes at most.
 const BYTES: usize = 256 << 10;
 /// Names the lanes that were locked. (A setting of this form needs no declaration.)
 const LANES_SETTING: &str = "outboxd.lanes";
@@ -30,24 +28,22 @@ const LANES_SETTING: &str = "outboxd.lanes";
 /// How much to read at first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct First {
-    rows: usize,
-    bytes: usize,
-    /// Of an event.
-    event_bytes: usize,
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
 }
 
 impl First {
-    pub(super) fn of(want: &Want) -> Self {
+    pub(super) fn of(want: &Want, known: &EventBytes) -> Self {
+        let bytes = BYTES.min(want.bytes);
         Self {
-            rows: ROWS.min(want.events),
-            bytes: BYTES.min(want.bytes),
-            event_bytes: want.event_bytes,
+            rows: ROWS.min(want.events).min(known.fitting(bytes)),
+            bytes,
         }
     }
 
     /// Whether a claim was so small that the next should look for its like.
-    pub(super) fn is_enough_for(claim: &Claim) -> bool {
-        claim.events.len() < ROWS && claim.bytes < BYTES
+    pub(super) fn is_enough_for(self, claim: &Claim) -> bool {
+        claim.events.len() < self.rows && claim.bytes < self.bytes
     }
 
     /// Notes the lanes of `taken`.
@@ -61,13 +57,13 @@ impl First {
 impl Scout<'_> {
     /// Rows as [`row::event`] wants them, and how many there are to be taken; one without an id where none
     /// was.
-    pub(super) fn first_rows(&self, first: First) -> String {
+    pub(super) fn first_rows(&self) -> String {
         let rows = format!(
             "(select o.* from u cross join lateral (
                select {columns} from {pending} order by o.id limit {rows} for update of o skip locked) o limit {rows}) o",
             columns = row::columns(self.table),
             pending = self.claimable(),
-            rows = first.rows,
+            rows = self.arguments.first_rows,
         );
         format!(
             "with u as materialized (
@@ -78,9 +74,13 @@ impl Scout<'_> {
                select count(*) as rows from u cross join lateral (select from {pending} limit {rows} + 1) o
              ) select read.*, seen.rows from seen left join read on true",
             floors = self.arguments.floors,
-            read = row::sized_within(&rows, &first.bytes.to_string(), first.event_bytes),
+            read = row::sized_within(
+                &rows,
+                &self.arguments.first_bytes,
+                &self.arguments.event_bytes
+            ),
             pending = self.claimable(),
-            rows = first.rows,
+            rows = self.arguments.first_rows,
         )
     }
 }
@@ -94,13 +94,10 @@ impl Outbox {
         want: &Want,
         claim: &mut Claim,
     ) -> Result<(), DbError> {
-        let Some(first) = rows.first() else {
+        let Some(row) = rows.first().filter(|_| !claim.failures) else {
             return Ok(());
         };
-        if claim.failures {
-            return Ok(());
-        }
-        let seen: i64 = get(first, row::COLUMNS)?;
+        let seen: i64 = get(row, row::COLUMNS)?;
         for row in rows {
             if get::<Option<i64>>(row, 0)?.is_some() {
                 claim.take(row, table, want)?;
@@ -108,12 +105,11 @@ impl Outbox {
         }
         self.event_bytes
             .learn(claim.bytes, claim.events.len(), want.bytes);
-        let limit = First::of(want);
-        if claim.events.len() < limit.rows && claim.bytes < limit.bytes {
+        if claim.first.is_enough_for(claim) {
             for lane in &mut claim.lanes {
                 lane.exhausted = true;
             }
-            claim.accounted = self.ordering == Ordering::None || seen == claim.events.len() as i64;
+            claim.no_strangers = seen == claim.events.len() as i64;
         }
         Ok(())
     }

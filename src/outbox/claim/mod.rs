@@ -3,8 +3,8 @@
 //!
 //! # Design notes
 //! * Lanes are locked in one statement ([`scout`]) and rows are read by later ones ([`first`] in the same
-//!   round trip, [`read`] what that leaves): a snapshot taken before the lock is stale, and a row that another relay has just declared dead
-//!   would be claimed again.
+//!   round trip, [`read`] what that leaves): a snapshot taken before the lock is stale, and a row that
+//!   another relay has just declared dead would be claimed again.
 //! * `SKIP LOCKED` also skips rows that [`strangers`] hold (an UPDATE, a foreign key's check). A plain
 //!   count over the same range finds that out, and the key's later events are withheld.
 //! * Whether failures matter to this claim at all is asked in the round trip of the locks; where they
@@ -61,7 +61,9 @@ pub struct Claim {
     /// Whether any failure matters to these lanes.
     failures: bool,
     /// No stranger holds a row that was to be taken: known already, need not be asked for.
-    accounted: bool,
+    no_strangers: bool,
+    /// What a round trip reads along with the locks.
+    first: First,
     horizon: i64,
 }
 
@@ -98,6 +100,20 @@ impl Lane {
 }
 
 impl Claim {
+    fn new(first: First, horizon: i64) -> Self {
+        Self {
+            events: Vec::new(),
+            attempts: HashMap::new(),
+            bytes: 0,
+            now_us: 0,
+            lanes: Vec::new(),
+            failures: false,
+            no_strangers: false,
+            first,
+            horizon,
+        }
+    }
+
     /// Nothing to publish.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
@@ -135,8 +151,8 @@ impl Outbox {
         }
         self.read_rows(link, want, &mut claim).await?;
         self.finds_little
-            .store(First::is_enough_for(&claim), Relaxed);
-        if self.ordering == Ordering::Key && !claim.accounted && !defect!(OvertakeStranger) {
+            .store(claim.first.is_enough_for(&claim), Relaxed);
+        if self.ordering == Ordering::Key && !claim.no_strangers && !defect!(OvertakeStranger) {
             self.withhold_behind_strangers(link, want, &mut claim)
                 .await?;
         }

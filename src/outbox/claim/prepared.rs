@@ -3,9 +3,13 @@
 //! # Design notes
 //! * Parsing and planning is more than half of what a small claim costs PostgreSQL: 0.8 of 1.4 ms.
 //! * Not by the protocol's named statements: behind a transaction-pooling PgBouncer a name may silently
-//!   be another client's. SQL's PREPARE under a name that nobody else can have either runs what we
-//!   prepared, or fails since that connection never heard of it. Then there is a pooler: the claim is
-//!   begun anew without, and so are all later ones of this process.
+//!   be another client's. SQL's PREPARE under a random name either runs what we prepared, or fails since
+//!   that session never heard of it. Then there is a pooler: the claim is begun anew without, and so are
+//!   all later ones of this process. (What was prepared stays with the pooler's session till that ends,
+//!   a third of a megabyte.)
+//! * EXECUTE takes its snapshot before it waits for a table's lock, where a plain statement does so
+//!   after. A failure that was written meanwhile would be missed: its table is locked before.
+//! * Nothing but names is written into the statements; whatever may change is a parameter.
 //! * What a claim with failures or pauses asks differs from one to the next, and is not prepared.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,10 +24,9 @@ const UNKNOWN_STATEMENT: &str = "26000";
 /// Else PostgreSQL would plan anew each time, to see whether that pays.
 const KEEP_PLANS: &str = "set local plan_cache_mode = force_generic_plan";
 
-const PARAMETERS: [&str; 5] = ["$1", "$2", "$3", "$4", "$5"];
-const TYPES: &str = "bigint[], bigint[], bigint[], bigint, bigint";
+const TYPES: &str = "bigint[], bigint[], bigint[], bigint, bigint, bigint, bigint, bigint";
 
-/// What the statements are given, as SQL: values, or [`PARAMETERS`].
+/// What the statements are given, as SQL: values, or parameters.
 #[derive(Clone)]
 pub(super) struct Arguments {
     /// Floors of all lanes.
@@ -36,20 +39,29 @@ pub(super) struct Arguments {
     pub(super) most: String,
     /// The lowest id that is read.
     pub(super) lowest: String,
+    /// Rows to read at once, at most.
+    pub(super) first_rows: String,
+    /// Bytes to read at once, at most.
+    pub(super) first_bytes: String,
+    /// Bytes of an event that can be sent, at most.
+    pub(super) event_bytes: String,
 }
 
 impl Arguments {
     fn parameters() -> Self {
-        let [floors, known, awake, most, lowest] = PARAMETERS.map(Into::into);
         Self {
-            floors,
-            known,
-            awake,
-            most,
-            lowest,
+            floors: "$1".into(),
+            known: "$2".into(),
+            awake: "$3".into(),
+            most: "$4".into(),
+            lowest: "$5".into(),
+            first_rows: "$6".into(),
+            first_bytes: "$7".into(),
+            event_bytes: "$8".into(),
         }
     }
 
+    /// In the order of the parameters.
     fn list(&self) -> String {
         [
             &self.floors,
@@ -57,6 +69,9 @@ impl Arguments {
             &self.awake,
             &self.most,
             &self.lowest,
+            &self.first_rows,
+            &self.first_bytes,
+            &self.event_bytes,
         ]
         .map(String::as_str)
         .join(", ")
@@ -80,8 +95,10 @@ impl Outbox {
         let arguments = scout.arguments.list();
         let execute = (0..scout.statements().len())
             .map(|number| format!("execute {name}_{number}({arguments})"));
+        let failures = self.names.failures();
+        let lock = format!("lock table {failures} in access share mode");
         let statements: Vec<String> = (before.iter().cloned())
-            .chain([KEEP_PLANS.into()])
+            .chain([KEEP_PLANS.into(), lock])
             .chain(execute)
             .chain(after.iter().cloned())
             .collect();

@@ -100,7 +100,7 @@ impl Outbox {
             columns = row::columns(&link.table),
             pending = Table::PENDING,
         );
-        let sql = row::sized_within(&due, "$2", want.event_bytes);
+        let sql = row::sized_within(&due, "$2", &want.event_bytes.to_string());
         let ids: Vec<i64> = claim.attempts.keys().copied().collect();
         let query = statement(sql).bind(ids).bind(want.bytes as i64);
         for row in &link.session.fetch("claim", query).await? {
@@ -143,7 +143,8 @@ impl Outbox {
             let limit = room / open.len();
             let lanes: Vec<&Lane> = open.iter().map(|&i| &claim.lanes[i]).collect();
             let rows = rows_sql(&link.table, &lanes, limit, &excluded);
-            let sql = row::sized_within(&rows, &bytes.to_string(), want.event_bytes);
+            let (bytes_sql, most_sql) = (bytes.to_string(), want.event_bytes.to_string());
+            let sql = row::sized_within(&rows, &bytes_sql, &most_sql);
             let rows = link.read("claim", sql).await?;
             let before = claim.bytes;
             let mut counts = [0_usize; LANES];
@@ -174,7 +175,7 @@ impl EventBytes {
     }
 
     /// Events that fit into so many bytes, and a quarter more.
-    fn fitting(&self, bytes: usize) -> usize {
+    pub(super) fn fitting(&self, bytes: usize) -> usize {
         let each = self.0.load(Relaxed).max(1);
         (bytes.saturating_add(bytes / 4) / each).max(1)
     }

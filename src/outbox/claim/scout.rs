@@ -1,7 +1,7 @@
 //! The first round trip of a claim: begin, find lanes with work, lock up to a share of them, ask whether
 //! failures matter, and read the [`first`](super::first) rows.
 
-use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Instant};
+use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
 use sqlx::{Row, postgres::PgRow};
 
@@ -17,11 +17,12 @@ use crate::outbox::{
     table::{LANES, Table, get, stamp_sql},
 };
 
-/// Without these the planner sorts a whole lane (3 to 5 times slower), or compiles the plan (200 ms);
-/// and payloads could not be read.
+/// Without these the planner sorts a whole lane (3 to 5 times slower), or compiles the plan (200 ms).
 const PINS: &str = "set local enable_bitmapscan = off; set local enable_seqscan = off; \
      set local enable_sort = off; set local enable_hashjoin = off; set local enable_mergejoin = off; \
-     set local jit = off; set local bytea_output = 'hex'";
+     set local jit = off";
+/// How sqlx reads a bytea that comes as text.
+const BYTES_AS_HEX: &str = "set local bytea_output = 'hex'";
 
 /// What the statements of a scout are made of.
 #[derive(Clone)]
@@ -31,8 +32,8 @@ pub(super) struct Scout<'a> {
     pub(super) arguments: Arguments,
     /// Conditions on a row besides being pending, if any failure or pause may matter.
     pub(super) excluded: Option<String>,
-    /// How much to read at once, if there may be little.
-    pub(super) first: Option<First>,
+    /// Whether to read the first rows at once.
+    pub(super) reads_first: bool,
 }
 
 impl Outbox {
@@ -47,14 +48,15 @@ impl Outbox {
         let careful = self.failures_seen.load(Relaxed)
             || !want.paused.is_empty()
             || marks.iter().any(|mark| mark.holding != 0);
+        let first = First::of(want, &self.event_bytes);
         let scout = Scout {
             table: &link.table,
             ordering: self.ordering,
-            arguments: arguments(marks, want.lanes),
+            arguments: arguments(marks, want, first),
             excluded: careful.then(|| exclusions(&link.table, &text_array(&want.paused))),
-            first: self.reads_at_once(careful, want).then(|| First::of(want)),
+            reads_first: self.reads_first(careful, want),
         };
-        let begin = [self.timeouts.begin_sql(), PINS.into()];
+        let begin = [self.timeouts.begin_sql(), PINS.into(), BYTES_AS_HEX.into()];
         let look = self.floors().wants_horizon(Instant::now());
         let mut further = Vec::new();
         if look.is_some() {
@@ -62,7 +64,7 @@ impl Outbox {
         }
         let session = &mut link.session;
         let mut answered = None;
-        if scout.first.is_some() && !self.pooled.load(Relaxed) {
+        if scout.reads_first && !self.pooled.load(Relaxed) {
             answered = self
                 .scout_prepared(session, &scout, &begin, &further)
                 .await?;
@@ -73,9 +75,11 @@ impl Outbox {
             let statements = [&begin, &scout.statements()[..], &further].concat();
             session.batch("claim", statements.join("; ")).await?
         };
+        // The answers are few columns each, the first of which says what it is.
         let (events, answers): (Vec<_>, Vec<_>) =
             rows.iter().partition(|row| row.len() > row::COLUMNS);
-        let mut claim = self.read_scouted(&answers, &link.table, marks, horizon, look)?;
+        let mut claim = Claim::new(first, horizon);
+        self.read_scouted(&answers, &link.table, marks, look, &mut claim)?;
         self.take_first(&events, &link.table, want, &mut claim)?;
         self.failures_seen.store(claim.failures, Relaxed);
         Ok(claim)
@@ -83,7 +87,7 @@ impl Outbox {
 
     /// Whether rows are read in the round trip of the locks: nothing excludes any, as far as is known,
     /// and there were few of late.
-    fn reads_at_once(&self, careful: bool, want: &Want) -> bool {
+    fn reads_first(&self, careful: bool, want: &Want) -> bool {
         // One event at a time is no time to hurry.
         !careful && want.events > 1 && self.finds_little.load(Relaxed) && !defect!(LockWhileReading)
     }
@@ -93,19 +97,9 @@ impl Outbox {
         rows: &[&PgRow],
         table: &Table,
         marks: &[Mark; LANES],
-        horizon: i64,
         look: Option<Look>,
-    ) -> Result<Claim, DbError> {
-        let mut claim = Claim {
-            events: Vec::new(),
-            attempts: HashMap::new(),
-            bytes: 0,
-            now_us: 0,
-            lanes: Vec::new(),
-            failures: false,
-            accounted: false,
-            horizon,
-        };
+        claim: &mut Claim,
+    ) -> Result<(), DbError> {
         let number = |row: &PgRow| {
             Ok::<_, DbError>(usize::try_from(get::<i64>(row, 1)?).unwrap_or_default() % LANES)
         };
@@ -135,7 +129,7 @@ impl Outbox {
                     };
                     let now = Instant::now();
                     self.floors()
-                        .raise(number, marks[number], emptied, horizon, now);
+                        .raise(number, marks[number], emptied, claim.horizon, now);
                 }
                 "writers" => {
                     let writers: &str = get(row, 2)?;
@@ -161,14 +155,14 @@ impl Outbox {
                 }
             }
         }
-        Ok(claim)
+        Ok(())
     }
 }
 
 impl Scout<'_> {
     /// Locks lanes, asks for failures, and reads the first rows.
     pub(super) fn statements(&self) -> Vec<String> {
-        let first = self.first.map(|first| self.first_rows(first));
+        let first = self.reads_first.then(|| self.first_rows());
         [self.lock_lanes(), self.ask_for_failures()]
             .into_iter()
             .chain(first)
@@ -200,6 +194,7 @@ impl Scout<'_> {
     }
 
     /// Rows `lane, number, head, due`: lanes with work, oldest first, locked. `due` says that a retry is.
+    /// (A fifth column only notes the lanes for [`Scout::first_rows`].)
     fn lock_lanes(&self) -> String {
         let failures = self.table.names.failures();
         let (due, holding) = match self.excluded {
@@ -229,7 +224,11 @@ impl Scout<'_> {
                 where head is not null or due is not null or holding <> known order by least(head, heads.due)
              ), taken as materialized (select lane, head, due from work {lock} limit {most})
              select 'lane', lane, head, due{note} from taken",
-            note = self.first.map_or(String::new(), |_| format!(", {}", First::note_lanes())),
+            note = if self.reads_first {
+                format!(", {}", First::note_lanes())
+            } else {
+                String::new()
+            },
             claimable = self.claimable(),
             lanes = self.lanes(),
             most = self.arguments.most,
@@ -279,7 +278,7 @@ impl Scout<'_> {
 }
 
 /// What a scout asks with.
-fn arguments(marks: &[Mark; LANES], most: usize) -> Arguments {
+fn arguments(marks: &[Mark; LANES], want: &Want, first: First) -> Arguments {
     // A floor that rests on holding failures may fall during this very claim: every failure counts.
     let read_from = marks.iter().map(|mark| match mark.holding {
         0 => mark.floor,
@@ -290,7 +289,10 @@ fn arguments(marks: &[Mark; LANES], most: usize) -> Arguments {
         floors: array(marks.iter().map(|mark| mark.floor)),
         known: array(marks.iter().map(|mark| mark.holding)),
         awake: array(awake.map(|lane| lane as i64)),
-        most: most.to_string(),
+        most: want.lanes.to_string(),
         lowest: read_from.min().unwrap_or_default().to_string(),
+        first_rows: first.rows.to_string(),
+        first_bytes: first.bytes.to_string(),
+        event_bytes: want.event_bytes.to_string(),
     }
 }
