@@ -1,7 +1,5 @@
 //! Events that fail: held keys, retries, dead letters, pauses.
 
-use sqlx::AssertSqlSafe;
-
 use crate::common::{
     broker::{Broker, Kind, assert_complete_and_in_order},
     database::Database,
@@ -301,19 +299,13 @@ async fn a_failure_written_under_a_lock_that_a_claim_waits_for_is_heeded(kind: K
     until("it flows", || async { database.pending().await == 0 }).await;
 
     let mut stranger = database.connect().await;
-    let dead_and_held = format!(
-        "begin;
-         lock table outbox_failures in access exclusive mode;
-         insert into outbox (aggregate_type, aggregate_id, event_type, payload)
-             values ('{topic}', 'held', 'Tested', to_jsonb(11)), ('{topic}', 'held', 'Tested', to_jsonb(12));
-         insert into outbox_failures (id, event_id, lane, key, destination, state, holds, attempts, reason, failed_at)
-             select id, event_id, hashtextextended(aggregate_id, 0) & 63, aggregate_id, aggregate_type, 'dead', true, 1,
-                    'test', now() from outbox where payload = to_jsonb(11)"
+    let lock = "begin; lock table outbox_failures in access exclusive mode";
+    sqlx::raw_sql(lock).execute(&mut stranger).await.unwrap();
+    let events = format!(
+        "insert into outbox (aggregate_type, aggregate_id, event_type, payload)
+         values ('{topic}', 'held', 'Tested', to_jsonb(11)), ('{topic}', 'held', 'Tested', to_jsonb(12))"
     );
-    let written = sqlx::raw_sql(AssertSqlSafe(dead_and_held))
-        .execute(&mut stranger)
-        .await;
-    written.unwrap();
+    database.execute(&events).await;
     let waiting = "select count(*) from pg_stat_activity where datname = current_database()
                       and wait_event_type = 'Lock'
                       and (query like '%pg_try_advisory_xact_lock%' or query like '%execute outboxd_%')";
@@ -321,10 +313,11 @@ async fn a_failure_written_under_a_lock_that_a_claim_waits_for_is_heeded(kind: K
         database.number(waiting).await > 0
     })
     .await;
-    sqlx::raw_sql("commit")
-        .execute(&mut stranger)
-        .await
-        .unwrap();
+    let dead = "insert into outbox_failures
+                    (id, event_id, lane, key, destination, state, holds, attempts, reason, failed_at)
+                select id, event_id, hashtextextended(aggregate_id, 0) & 63, aggregate_id, aggregate_type, 'dead', true,
+                    1, 'test', now() from outbox where payload = to_jsonb(11); commit";
+    sqlx::raw_sql(dead).execute(&mut stranger).await.unwrap();
     let free = format!(
         "insert into outbox (aggregate_type, aggregate_id, event_type, payload)
          values ('{topic}', 'free', 'Tested', to_jsonb(13))"
