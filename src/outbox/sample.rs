@@ -40,12 +40,10 @@ pub struct Sample {
 impl Outbox {
     /// Looks at backlog, lag and failures, in one round trip that locks nothing.
     pub async fn sample(&self, link: &mut Link) -> Result<Sample, DbError> {
-        let (outbox, failures) = (self.names.outbox(), self.names.failures());
+        let failures = self.names.failures();
         let sql = format!(
             "with {scope}, heads as (
-               select lane, (select o.created_at from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor
-                          and not {ended} and not exists (select from {failures} f where {held})
-                        order by o.id limit 1) as created_at
+               select lane, (select o.created_at from {waiting} order by o.id limit 1) as created_at
                  from u
              ), {counted}
              select case when more then greatest(n, {estimate} - (select n from ended)) else n end,
@@ -57,10 +55,7 @@ impl Outbox {
                (select coalesce(bit_or(1::bigint << lane::int) filter (where created_at is not null), 0) from heads)
              from backlog",
             scope = self.scope_sql(link),
-            pending = Table::PENDING,
-            lane = Table::LANE,
-            ended = ended_sql(&link.table),
-            held = held_by_dead_sql(&link.table),
+            waiting = waiting_sql(&link.table),
             counted = counted_sql(&link.table),
             estimate = estimate_sql(&link.table),
         );
@@ -83,18 +78,10 @@ impl Outbox {
     /// held by a dead one.
     pub async fn is_anything_left(&self, link: &mut Link) -> Result<bool, DbError> {
         let sql = format!(
-            "with {scope} select exists (
-               select from u cross join lateral (
-                 select from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor
-                    and not {ended} and not exists (select from {failures} f where {held}) limit 1) o
-             ) or exists (select from retrying where passed)",
+            "with {scope} select exists (select from u cross join lateral (select from {waiting} limit 1) o) \
+               or exists (select from retrying where passed)",
             scope = self.scope_sql(link),
-            outbox = self.names.outbox(),
-            pending = Table::PENDING,
-            lane = Table::LANE,
-            ended = ended_sql(&link.table),
-            failures = self.names.failures(),
-            held = held_by_dead_sql(&link.table),
+            waiting = waiting_sql(&link.table),
         );
         let rows = self.look(link, &sql).await?;
         rows.first().map_or(Ok(false), |row| get(row, 0))
@@ -162,6 +149,21 @@ fn counted_sql(table: &Table) -> String {
         outbox = table.names.outbox(),
         pending = Table::PENDING,
         lane = Table::LANE,
+    )
+}
+
+/// The rows `o` of lane `u.lane` above `u.floor` that a drain waits for and lag is measured from: pending,
+/// and neither dead, discarded nor held by a dead one.
+fn waiting_sql(table: &Table) -> String {
+    format!(
+        "{outbox} o where {pending} and {lane} = u.lane and o.id > u.floor \
+           and not {ended} and not exists (select from {failures} f where {held})",
+        outbox = table.names.outbox(),
+        pending = Table::PENDING,
+        lane = Table::LANE,
+        ended = ended_sql(table),
+        failures = table.names.failures(),
+        held = held_by_dead_sql(table),
     )
 }
 

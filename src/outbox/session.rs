@@ -64,7 +64,7 @@ impl Database {
         Ok(Session {
             connection,
             deadline: self.deadline,
-            prepared: None,
+            prepared: Vec::new(),
         })
     }
 }
@@ -73,8 +73,8 @@ impl Database {
 pub struct Session {
     connection: PgConnection,
     deadline: Duration,
-    /// The beginning of the names of what was prepared here.
-    prepared: Option<String>,
+    /// The names of what was prepared here.
+    prepared: Vec<String>,
 }
 
 /// A statement with bound arguments, never prepared by name.
@@ -158,14 +158,14 @@ impl Session {
         Ok(done.rows_affected())
     }
 
-    /// The beginning of the names of what was prepared in this session, unless a pooler has passed it on.
-    pub(super) fn prepared(&self) -> Option<&str> {
-        self.prepared.as_deref()
+    /// The names of what was prepared in this session; it knows them unless a pooler has passed it on.
+    pub(super) fn prepared(&self) -> &[String] {
+        &self.prepared
     }
 
-    /// Statements were prepared here under names that begin so.
-    pub(super) fn note_prepared(&mut self, name: &str) {
-        self.prepared = Some(name.into());
+    /// Statements were prepared here under these names.
+    pub(super) fn note_prepared(&mut self, names: Vec<String>) {
+        self.prepared = names;
     }
 
     /// Opens a transaction with the timeouts of a short one. Read committed, whatever the server's

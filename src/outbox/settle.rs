@@ -37,7 +37,8 @@ impl Outbox {
         failures: &[Failure],
     ) -> Result<(), DbError> {
         // The plain case is one round trip, the commit in it. Should fewer rows have changed then, those
-        // that did are rightly marked, as the broker has confirmed them; but no failure may go unsettled.
+        // that did are rightly marked, as the broker has confirmed them. Failures and marks go together or
+        // not at all.
         let plain = failures.is_empty() && retried.is_empty();
         let mut statements = Vec::new();
         if !published.is_empty() {

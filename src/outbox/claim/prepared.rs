@@ -88,13 +88,12 @@ impl Outbox {
         before: &[String],
         after: &[String],
     ) -> Result<Option<Vec<PgRow>>, DbError> {
-        let name = match session.prepared() {
-            Some(name) => name.to_owned(),
-            None => self.prepare(session, scout).await?,
-        };
+        if session.prepared().is_empty() {
+            self.prepare(session, scout).await?;
+        }
         let arguments = scout.arguments.list();
-        let execute = (0..scout.statements().len())
-            .map(|number| format!("execute {name}_{number}({arguments})"));
+        let execute =
+            (session.prepared().iter()).map(|name| format!("execute {name}({arguments})"));
         let failures = self.names.failures();
         let lock = format!("lock table {failures} in access share mode");
         let statements: Vec<String> = (before.iter().cloned())
@@ -114,21 +113,24 @@ impl Outbox {
         }
     }
 
-    /// Prepares a scout's statements in this session; gives the beginning of their names.
-    async fn prepare(&self, session: &mut Session, scout: &Scout<'_>) -> Result<String, DbError> {
-        let name = format!("outboxd_{:032x}", fastrand::u128(..));
+    /// Prepares a scout's statements in this session.
+    async fn prepare(&self, session: &mut Session, scout: &Scout<'_>) -> Result<(), DbError> {
+        let prefix = format!("outboxd_{:032x}", fastrand::u128(..));
         let general = Scout {
             arguments: Arguments::parameters(),
             ..scout.clone()
         };
-        let prepare = general.statements().into_iter().enumerate();
-        let prepare: Vec<String> = prepare
-            .map(|(number, sql)| format!("prepare {name}_{number}({TYPES}) as {sql}"))
-            .collect();
+        let (names, prepare): (Vec<_>, Vec<_>) = (general.statements().iter().enumerate())
+            .map(|(number, sql)| {
+                let name = format!("{prefix}_{number}");
+                let prepare = format!("prepare {name}({TYPES}) as {sql}");
+                (name, prepare)
+            })
+            .unzip();
         session.begin(&self.timeouts).await?;
         session.batch("prepare", prepare.join("; ")).await?;
         session.commit().await?;
-        session.note_prepared(&name);
-        Ok(name)
+        session.note_prepared(names);
+        Ok(())
     }
 }
