@@ -1,7 +1,7 @@
 -- What outboxd knows about events that failed. Rows of the outbox itself stay the application's.
 create table if not exists {failures} (
     -- The outbox row's id.
-    id bigint primary key,
+    id {id_type} primary key,
     -- The outbox row's event_id: ids are reused after TRUNCATE, event ids are not.
     event_id text not null,
     lane smallint not null,
@@ -36,7 +36,7 @@ create table if not exists {instances} (
     -- Starts that followed an unclean end, the latest few.
     unclean_starts timestamptz[] not null default '{}',
     -- Careful mode: the event being tried, written before it is tried, and deaths while it was.
-    trial_id bigint,
+    trial_id {id_type},
     trial_deaths integer not null default 0,
     -- Destinations this relay does not publish to at the moment, with the reason.
     paused jsonb not null default '{}'

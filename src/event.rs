@@ -3,7 +3,7 @@
 //! An *event* is a row of the outbox table; a [`Message`] is what a sink sends for it. The mapping
 //! between the two is the message contract of the README: ids, headers, content type, key.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use serde_json::Value;
 
@@ -12,13 +12,44 @@ use crate::sink::{Reason, ReasonKind};
 /// Names a row's own headers may not overwrite: they carry the event's identity.
 pub const RESERVED_HEADERS: [&str; 2] = ["id", "type"];
 
-/// A claimed outbox row. Events of one lane come in ascending `id`.
+/// What tells an outbox row from the others of its table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowId {
+    /// Of an integer column.
+    Number(i64),
+    /// Of any other.
+    Text(String),
+}
+
+impl fmt::Display for RowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+impl From<&RowId> for Value {
+    fn from(id: &RowId) -> Self {
+        match id {
+            RowId::Number(number) => (*number).into(),
+            RowId::Text(text) => text.as_str().into(),
+        }
+    }
+}
+
+/// A claimed outbox row. Events of one lane come in order.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// The outbox table's primary key; the order of events.
-    pub id: i64,
+    /// The row.
+    pub id: RowId,
+    /// Its number, where rows are ordered by one; else 0.
+    pub position: i64,
     /// The lane of the event's key, `0..LANES`.
     pub lane: i32,
+    /// Negative answers so far, where it is being retried.
+    pub attempts: Option<u32>,
     /// What to send.
     pub message: Message,
     /// Why it cannot be sent at all, if so; `message` then has no headers or payload.
@@ -48,8 +79,10 @@ impl Event {
             timestamp_ms: 0,
         };
         Self {
-            id,
+            id: RowId::Number(id),
+            position: id,
             lane,
+            attempts: None,
             message,
             invalid: None,
         }
@@ -116,6 +149,19 @@ pub struct Headers {
     pub others: Vec<(String, String)>,
 }
 
+impl Headers {
+    /// Puts these over others, which they replace by name.
+    pub fn over(self, mut others: Self) -> Self {
+        let is_replaced = |name: &String| self.others.iter().any(|(own, _)| own == name);
+        others.others.retain(|(name, _)| !is_replaced(name));
+        others.others.extend(self.others);
+        Self {
+            content_type: self.content_type.or(others.content_type),
+            others: others.others,
+        }
+    }
+}
+
 /// Reads a row's `headers` (JSON text).
 ///
 /// # Errors
@@ -150,7 +196,11 @@ pub fn parse_headers(json: Option<&str>) -> Result<Headers, Reason> {
     Ok(headers)
 }
 
-fn check_header(name: &str, value: &str) -> Result<(), Reason> {
+/// Whether a header can be sent.
+///
+/// # Errors
+/// As [`parse_headers`].
+pub fn check_header(name: &str, value: &str) -> Result<(), Reason> {
     let unsafe_bytes = |text: &str| text.contains(['\0', '\r', '\n']);
     if name.is_empty() {
         return Err(invalid("a header has an empty name".into()));

@@ -42,6 +42,7 @@ pub mod cli;
 pub mod event;
 pub mod http;
 mod lock;
+pub mod mapping;
 pub mod metrics;
 pub mod outbox;
 pub mod relay;

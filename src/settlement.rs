@@ -35,29 +35,27 @@ pub struct Policy {
     pub ordered: bool,
 }
 
-/// What to do. Ids are those of outbox rows.
+/// What to do. Numbers are indexes of the batch's events.
 #[derive(Debug, Default)]
 pub struct Settlement {
     /// Confirmed, and nothing before them in their key failed: mark them.
-    pub published: Vec<i64>,
+    pub published: Vec<usize>,
     /// Those of `published` that were being retried: forget their failure.
-    pub retried: Vec<i64>,
+    pub retried: Vec<usize>,
     /// To be written down.
     pub failures: Vec<Failure>,
-    /// Lane and id of those that stay pending.
-    pub unsettled: Vec<(usize, i64)>,
+    /// Those that stay pending.
+    pub unsettled: Vec<usize>,
     /// Destinations to pause, with the reason.
     pub pauses: HashMap<String, String>,
     /// Why the sink as a whole cannot be used, if so.
     pub sink_down: Option<String>,
 }
 
-/// Decides. `outcomes[i]` belongs to `events[i]`; `attempts` are the negative answers so far of the
-/// events being retried; `jitter` gives numbers from 0 to 1.
+/// Decides. `outcomes[i]` belongs to `events[i]`; `jitter` gives numbers from 0 to 1.
 pub fn settle(
     events: &[Event],
     outcomes: Vec<Outcome>,
-    attempts: &HashMap<i64, u32>,
     policy: &Policy,
     rejections: &mut Rejections,
     mut jitter: impl FnMut() -> f64,
@@ -75,9 +73,9 @@ pub fn settle(
         };
         let settled = match verdict {
             Verdict::Published => {
-                settlement.published.push(event.id);
-                if attempts.contains_key(&event.id) {
-                    settlement.retried.push(event.id);
+                settlement.published.push(index);
+                if event.attempts.is_some() {
+                    settlement.retried.push(index);
                 }
                 true
             }
@@ -94,8 +92,7 @@ pub fn settle(
                 false
             }
             Verdict::Charge { reason, last } => {
-                let attempts =
-                    attempts.get(&event.id).copied().unwrap_or(0) + defect!(ChargeTwice: 2, else 1);
+                let attempts = event.attempts.unwrap_or(0) + defect!(ChargeTwice: 2, else 1);
                 let retry_in = if last {
                     None
                 } else {
@@ -115,9 +112,7 @@ pub fn settle(
             }
         };
         if !settled {
-            settlement
-                .unsettled
-                .push((usize::try_from(event.lane).unwrap_or_default(), event.id));
+            settlement.unsettled.push(index);
             stopped.extend(key);
         }
     }
@@ -247,17 +242,18 @@ mod tests {
     }
 
     fn decide(batch: &[(Option<u8>, u8, Outcome)], policy: &Policy) -> (Vec<Event>, Settlement) {
-        let events: Vec<_> = batch
+        let mut events: Vec<_> = batch
             .iter()
             .zip(1..)
             .map(|((key, destination, _), id)| event(id, *key, *destination))
             .collect();
+        for (event, attempts) in events.iter_mut().zip([2, 1]) {
+            event.attempts = Some(attempts);
+        }
         let outcomes = batch.iter().map(|(.., outcome)| outcome.clone()).collect();
-        let attempts = HashMap::from([(1, 2), (2, 1)]);
         let settlement = settle(
             &events,
             outcomes,
-            &attempts,
             policy,
             &mut Rejections::default(),
             || 0.5,
@@ -270,13 +266,13 @@ mod tests {
         fn every_event_is_settled_or_stays_pending_and_never_both(batch in any_batch(), policy in any_policy()) {
             let (events, settlement) = decide(&batch, &policy);
             let published: HashSet<_> = settlement.published.iter().copied().collect();
-            let pending: HashSet<_> = settlement.unsettled.iter().map(|(_, id)| *id).collect();
+            let pending: HashSet<_> = settlement.unsettled.iter().copied().collect();
             let dead: HashSet<_> = settlement.failures.iter()
                 .filter(|failure| failure.retry_in.is_none() && !failure.holds)
-                .map(|failure| events[failure.index].id).collect();
+                .map(|failure| failure.index).collect();
             prop_assert_eq!(published.len() + pending.len() + dead.len(), events.len());
-            for event in &events {
-                let places = [&published, &pending, &dead].iter().filter(|set| set.contains(&event.id)).count();
+            for index in 0..events.len() {
+                let places = [&published, &pending, &dead].iter().filter(|set| set.contains(&index)).count();
                 prop_assert_eq!(places, 1);
             }
         }
@@ -285,14 +281,13 @@ mod tests {
         fn nothing_is_settled_behind_a_pending_event_of_its_key(batch in any_batch(), policy in any_policy()) {
             let policy = Policy { ordered: true, ..policy };
             let (events, settlement) = decide(&batch, &policy);
-            let pending: HashSet<_> = settlement.unsettled.iter().map(|(_, id)| *id).collect();
             let mut stopped = HashSet::new();
-            for event in &events {
+            for (index, event) in events.iter().enumerate() {
                 let Some(key) = event.ordering_key() else { continue };
-                if pending.contains(&event.id) {
+                if settlement.unsettled.contains(&index) {
                     stopped.insert(key);
                 } else {
-                    prop_assert!(!stopped.contains(&key), "event {} passed one of its key", event.id);
+                    prop_assert!(!stopped.contains(&key), "event {index} passed one of its key");
                 }
             }
         }
@@ -320,25 +315,25 @@ mod tests {
         ) {
             let policy = Policy { ordered: true, dead_holds: false, unroutable_dies: true, ..policy };
             let mut pending: Vec<Event> = keys.iter().zip(1..).map(|(key, id)| event(id, Some(*key), 0)).collect();
-            let (mut attempts, mut over): (HashMap<i64, u32>, Vec<Event>) = (HashMap::new(), Vec::new());
+            let mut over: Vec<Event> = Vec::new();
             let mut answers = answers.into_iter().chain(std::iter::repeat(Outcome::Published));
             while !pending.is_empty() {
                 let outcomes: Vec<_> = answers.by_ref().take(pending.len()).collect();
-                let settlement = settle(&pending, outcomes, &attempts, &policy, &mut Rejections::default(), || 0.5);
+                let settlement = settle(&pending, outcomes, &policy, &mut Rejections::default(), || 0.5);
                 for failure in &settlement.failures {
-                    let failed = &pending[failure.index];
-                    prop_assert_eq!(failure.attempts, attempts.get(&failed.id).copied().unwrap_or(0) + 1);
-                    attempts.insert(failed.id, failure.attempts);
+                    let failed = &mut pending[failure.index];
+                    prop_assert_eq!(failure.attempts, failed.attempts.unwrap_or(0) + 1);
+                    failed.attempts = Some(failure.attempts);
                     prop_assert!(failure.retry_in.is_none() || failure.attempts < policy.retry.max_attempts);
                 }
-                let left: HashSet<i64> = settlement.unsettled.iter().map(|(_, id)| *id).collect();
-                let (waiting, ended) = pending.into_iter().partition(|event| left.contains(&event.id));
-                over.extend::<Vec<_>>(ended);
-                pending = waiting;
+                let (waiting, ended): (Vec<_>, Vec<_>) = (pending.into_iter().enumerate())
+                    .partition(|(index, _)| settlement.unsettled.contains(index));
+                over.extend(ended.into_iter().map(|(_, event)| event));
+                pending = waiting.into_iter().map(|(_, event)| event).collect();
             }
             for key in 0..3 {
                 let key = key.to_string();
-                let ids = over.iter().filter(|event| event.message.key.as_ref() == Some(&key)).map(|event| event.id);
+                let ids = over.iter().filter(|event| event.message.key.as_ref() == Some(&key)).map(|event| event.position);
                 prop_assert!(ids.is_sorted());
             }
             prop_assert_eq!(over.len(), keys.len());
@@ -347,10 +342,9 @@ mod tests {
         #[test]
         fn only_a_confirmed_event_is_marked(batch in any_batch(), policy in any_policy()) {
             let (events, settlement) = decide(&batch, &policy);
-            for (event, (.., outcome)) in events.iter().zip(&batch) {
-                if settlement.published.contains(&event.id) {
-                    prop_assert_eq!(outcome, &Outcome::Published);
-                }
+            prop_assert_eq!(events.len(), batch.len());
+            for index in settlement.published {
+                prop_assert_eq!(&batch[index].2, &Outcome::Published);
             }
         }
 
@@ -399,7 +393,7 @@ mod tests {
             (Some(0), 0, Outcome::Rejected(refused())),
             (Some(0), 0, Outcome::Published),
         ];
-        assert_eq!(decide(&batch, &policy()).1.published, [2]);
+        assert_eq!(decide(&batch, &policy()).1.published, [1]);
         let (_, settlement) = decide(
             &batch,
             &Policy {
@@ -428,7 +422,7 @@ mod tests {
             (None, 0, Outcome::Published),
         ];
         let (_, settlement) = decide(&batch, &policy());
-        assert_eq!(settlement.published, [2]);
+        assert_eq!(settlement.published, [1]);
         assert!(!settlement.failures[0].holds);
     }
 }

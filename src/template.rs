@@ -1,9 +1,8 @@
-//! The `--topic` template: literal text with `{column}` in it, such as `events.{aggregate_type}`.
+//! Templates, as of `--topic` and in mappings: literal text with `{column}` in it, such as
+//! `events.{aggregate_type}`.
 //!
-//! It is never filled in here: it compiles to an SQL expression, so that the database can also
+//! One is never filled in here: it compiles to an SQL expression, so that the database can also
 //! exclude the rows of a paused destination.
-
-use crate::outbox::quote_identifier;
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +59,16 @@ impl Template {
         Ok(Self(parts))
     }
 
+    /// That column's text.
+    pub fn column(name: &str) -> Self {
+        Self(vec![Part::Column(name.into())])
+    }
+
+    /// That text.
+    pub fn constant(text: &str) -> Self {
+        Self(vec![Part::Literal(text.into())])
+    }
+
     /// The columns it reads.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
@@ -68,15 +77,15 @@ impl Template {
         })
     }
 
-    /// The SQL expression of the destination, of type text; NULL when a column is.
-    /// Columns are qualified with `row`.
-    pub fn to_sql(&self, row: &str) -> String {
+    /// The SQL expression, of type text; NULL when a column is.
+    /// `column` writes a column.
+    pub fn to_sql(&self, column: impl Fn(&str) -> String) -> String {
         let parts: Vec<_> = self
             .0
             .iter()
             .map(|part| match part {
-                Part::Literal(text) => quote_literal(text),
-                Part::Column(name) => format!("{row}.{}::text", quote_identifier(name)),
+                Part::Literal(text) => format!("{}::text", quote_literal(text)),
+                Part::Column(name) => format!("{}::text", column(name)),
             })
             .collect();
         format!("({})", parts.join(" || "))
@@ -98,6 +107,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::outbox::quote_identifier;
+
+    fn of_row(column: &str) -> String {
+        format!("o.{}", quote_identifier(column))
+    }
 
     /// What is left of an SQL expression once its literals and identifiers are taken out.
     fn outside_quotes(sql: &str) -> String {
@@ -126,7 +140,7 @@ mod tests {
         #[test]
         fn no_template_becomes_sql(text in r#"[\PC'"\\{}\x00;$-]{0,40}"#) {
             if let Ok(template) = Template::parse(&text) {
-                let outside = outside_quotes(&template.to_sql("o"));
+                let outside = outside_quotes(&template.to_sql(of_row));
                 let ours = outside.replace("o.", "").replace("::text", "").replace(" || ", "");
                 prop_assert_eq!(ours, "()");
             }
@@ -137,8 +151,8 @@ mod tests {
     fn text_and_columns_become_a_concatenation() {
         let template = Template::parse("events.{aggregate_type}.v1").unwrap();
         assert_eq!(
-            template.to_sql("o"),
-            r#"('events.' || o."aggregate_type"::text || '.v1')"#
+            template.to_sql(of_row),
+            r#"('events.'::text || o."aggregate_type"::text || '.v1'::text)"#
         );
         assert_eq!(template.columns().collect::<Vec<_>>(), ["aggregate_type"]);
     }
@@ -146,7 +160,10 @@ mod tests {
     #[test]
     fn quotes_backslashes_and_doubled_braces_stay_text() {
         let template = Template::parse(r#"a'b\c{{d}}{e"f}"#).unwrap();
-        assert_eq!(template.to_sql("o"), r#"(E'a''b\\c{d}' || o."e""f"::text)"#);
+        assert_eq!(
+            template.to_sql(of_row),
+            r#"(E'a''b\\c{d}'::text || o."e""f"::text)"#
+        );
     }
 
     #[test]

@@ -56,7 +56,6 @@ impl CheckArgs {
         let outbox = config.database.outbox(
             &format!("check@{}", std::process::id()),
             config.settings.publish_timeout,
-            config.on_published,
             config.ordering,
         );
         let mut findings = database(&outbox, &config).await;

@@ -7,6 +7,8 @@ use crate::outbox::{Applied, Extra, Names, config::DatabaseArgs, script};
 
 /// Create the outbox table and the relay's own tables beside it
 ///
+/// With --preset or --mapping, only the latter and an index of pending rows: the table is yours.
+///
 /// May be run again, and by several at once: what is there already is left alone or, if somebody else
 /// made it, adopted. Give it a role that may create tables; the relay itself needs less (see `outboxd
 /// check`).
@@ -20,7 +22,8 @@ use crate::outbox::{Applied, Extra, Names, config::DatabaseArgs, script};
 pub struct MigrateArgs {
     /// Print the SQL for Flyway, Alembic, Prisma and the like, and change nothing
     ///
-    /// Only --table, --with and --grant-to matter then; no database is needed.
+    /// Only --table, --with and --grant-to matter then; no database is needed but with a mapping, whose
+    /// table is looked at.
     #[arg(long)]
     print: bool,
 
@@ -54,8 +57,9 @@ pub struct MigrateArgs {
 impl MigrateArgs {
     /// Runs the command.
     pub async fn run(self) -> Result<(), Failed> {
-        if self.print {
-            let table = &self.database.server.table;
+        let server = &self.database.server;
+        if self.print && server.preset.is_none() && server.mapping.is_none() {
+            let table = server.table.as_deref().unwrap_or("outbox");
             let names = Names::parse(table).map_err(|error| {
                 Failed::new(exit::CONFIG, format!("--table {table:?}: {error}"))
             })?;
@@ -63,6 +67,9 @@ impl MigrateArgs {
         }
         let config = settings(|problems| self.database.validate(problems))?;
         let outbox = config.outbox_for_command("migrate");
+        if self.print {
+            return output::text(&outbox.script(&self.with, &self.grant_to).await?);
+        }
         let table = config.names.display();
         for (name, applied) in outbox.migrate(&self.with, &self.grant_to).await? {
             let what = match name {

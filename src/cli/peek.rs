@@ -31,6 +31,7 @@ impl PeekArgs {
         let config = settings(|problems| self.database.validate(problems))?;
         let outbox = config.outbox_for_command("peek");
         let mut link = outbox.link().await?;
+        outbox.verify_mapping(&mut link).await?;
         let events = outbox.peek(&mut link, self.limit.into()).await?;
         link.session.close().await;
         if events.is_empty() {
@@ -52,7 +53,7 @@ fn line(event: &Event) -> String {
     });
     format!(
         "{{\"row\":{},{error}{}",
-        event.id,
+        Value::from(&event.id),
         message.trim_start_matches('{')
     )
 }

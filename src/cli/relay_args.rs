@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use super::logs::{LogArgs, LogConfig};
 use crate::{
     outbox::{
-        OnPublished, Ordering,
+        Ordering,
         config::{DatabaseArgs, DatabaseConfig},
         url,
     },
@@ -44,13 +44,10 @@ pub struct RelayArgs {
 #[command(next_help_heading = "Relay")]
 pub struct TuningArgs {
     /// What happens to a published row: mark (set `published_at`) or delete
-    #[arg(
-        long,
-        env = "OUTBOXD_ON_PUBLISHED",
-        value_name = "WHAT",
-        default_value = "mark"
-    )]
-    pub on_published: String,
+    ///
+    /// A mapping marks as it says. [default: mark, or what the mapping says]
+    #[arg(long, env = "OUTBOXD_ON_PUBLISHED", value_name = "WHAT")]
+    pub on_published: Option<String>,
 
     /// Order to keep: key (per `aggregate_id`) or none
     ///
@@ -214,8 +211,6 @@ pub struct RelayConfig {
     pub listen: SocketAddr,
     /// Where to LISTEN.
     pub notify: Option<SecretString>,
-    /// What happens to published rows.
-    pub on_published: OnPublished,
     /// What order is kept.
     pub ordering: Ordering,
     /// Whether the relay's name may be that of another machine's.
@@ -232,7 +227,7 @@ impl RelayArgs {
     pub fn validate(self) -> Result<RelayConfig, Problems> {
         let mut problems = Problems::default();
         let p = &mut problems;
-        let database = self.database.validate(p);
+        let mut database = self.database.validate(p);
         let logs = self.logs.validate(p);
         let tuning = self.tuning;
         let publish_timeout = p.timeout("publish-timeout", &tuning.publish_timeout);
@@ -256,11 +251,13 @@ impl RelayArgs {
         {
             p.add(format!("--notify-database-url: {error}"));
         }
-        let on_published = p.choice(
-            "on-published",
-            &tuning.on_published,
-            &[("mark", OnPublished::Mark), ("delete", OnPublished::Delete)],
-        );
+        let deletes = tuning
+            .on_published
+            .as_deref()
+            .map(|what| p.choice("on-published", what, &[("mark", false), ("delete", true)]));
+        if let (Some(database), Some(deletes)) = (&mut database, deletes) {
+            database.set_deletes(p, deletes);
+        }
         let ordering = p.choice(
             "ordering",
             &tuning.ordering,
@@ -291,7 +288,6 @@ impl RelayArgs {
                 logs,
                 listen,
                 notify,
-                on_published,
                 ordering,
                 is_unnamed,
                 settings,
@@ -335,12 +331,9 @@ impl RelayConfig {
         let sink = self
             .sink
             .build(settings.publish_timeout, &settings.instance)?;
-        let outbox = self.database.outbox(
-            &settings.instance,
-            settings.publish_timeout,
-            self.on_published,
-            self.ordering,
-        );
+        let outbox =
+            self.database
+                .outbox(&settings.instance, settings.publish_timeout, self.ordering);
         Relay::new(outbox, sink, settings)
             .map(Arc::new)
             .map_err(|error| error.to_string())
@@ -357,7 +350,7 @@ impl RelayConfig {
             sink = %self.sink.describe(),
             listen = %self.listen,
             notify = self.notify.is_some(),
-            on_published = ?self.on_published,
+            on_published = ?self.database.mapping.done,
             ordering = ?self.ordering,
             settings = ?settings,
             "outboxd starts"

@@ -5,8 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Database, Names, OnPublished, Ordering, Outbox, Timeouts, timeouts, url};
-use crate::{settings::Problems, template::Template};
+use super::{Database, Names, Ordering, Outbox, Timeouts, timeouts, url};
+use crate::{
+    mapping::{self, Done, Mapping, Preset},
+    settings::Problems,
+    template::Template,
+};
 
 /// Where the outbox is, and where its events go: for commands that look at destinations.
 #[derive(Clone, Args)]
@@ -18,14 +22,10 @@ pub struct DatabaseArgs {
 
     /// Destination of an event whose own topic column is NULL: text with {column} in it
     ///
-    /// A Kafka topic, or a RabbitMQ routing key. Example: `events.{aggregate_type}`
-    #[arg(
-        long,
-        env = "OUTBOXD_TOPIC",
-        value_name = "TEMPLATE",
-        default_value = "{aggregate_type}"
-    )]
-    pub topic: String,
+    /// A Kafka topic, or a RabbitMQ routing key. Example: `events.{aggregate_type}`. With a mapping, in
+    /// place of its destination. [default: {aggregate_type}, or what the mapping says]
+    #[arg(long, env = "OUTBOXD_TOPIC", value_name = "TEMPLATE")]
+    pub topic: Option<String>,
 }
 
 /// Where the outbox is. Every command that needs the database takes these.
@@ -50,14 +50,20 @@ pub struct ServerArgs {
 
     /// The outbox table, as table or schema.table (without a schema: public)
     ///
-    /// The relay's own tables stand beside it: `TABLE_failures` and `TABLE_instances`.
-    #[arg(
-        long,
-        env = "OUTBOXD_TABLE",
-        value_name = "TABLE",
-        default_value = "outbox"
-    )]
-    pub table: String,
+    /// The relay's own tables stand beside it: `TABLE_failures` and `TABLE_instances`. [default:
+    /// outbox, or what the mapping says]
+    #[arg(long, env = "OUTBOXD_TABLE", value_name = "TABLE")]
+    pub table: Option<String>,
+
+    /// The table is not outboxd's own but one of another system's: see `outboxd preset list`
+    #[arg(long, env = "OUTBOXD_PRESET", value_name = "NAME")]
+    pub preset: Option<String>,
+
+    /// The table is one of your own, and this TOML file says what its columns mean
+    ///
+    /// `outboxd inspect` proposes one; `outboxd preset show NAME` is an example.
+    #[arg(long, env = "OUTBOXD_MAPPING", value_name = "FILE")]
+    pub mapping: Option<PathBuf>,
 
     /// Longest a statement may run
     #[arg(
@@ -78,6 +84,7 @@ pub struct ServerArgs {
     pub lock_timeout: String,
 }
 
+const DEFAULT_TOPIC: &str = "{aggregate_type}";
 /// A template without columns, for commands that route no event: it asks nothing of the table.
 const NOWHERE: &str = "-";
 
@@ -87,7 +94,8 @@ pub struct DatabaseConfig {
     url: SecretString,
     /// Names of the tables.
     pub names: Names,
-    topic: Template,
+    /// What its columns mean.
+    pub mapping: Mapping,
     statement_timeout: Duration,
     lock_timeout: Duration,
 }
@@ -95,17 +103,24 @@ pub struct DatabaseConfig {
 impl DatabaseArgs {
     /// Checks every value; what is wrong is noted in `problems`.
     pub fn validate(&self, problems: &mut Problems) -> Option<DatabaseConfig> {
-        self.server.validate_with(problems, &self.topic)
+        self.server
+            .validate_with(problems, self.topic.as_deref(), DEFAULT_TOPIC)
     }
 }
 
 impl ServerArgs {
     /// Checks every value; what is wrong is noted in `problems`. Destinations cannot be asked for.
     pub fn validate(&self, problems: &mut Problems) -> Option<DatabaseConfig> {
-        self.validate_with(problems, NOWHERE)
+        self.validate_with(problems, None, NOWHERE)
     }
 
-    fn validate_with(&self, problems: &mut Problems, topic: &str) -> Option<DatabaseConfig> {
+    /// `topic` is that of `--topic`; `otherwise` where neither that nor a mapping says where events go.
+    fn validate_with(
+        &self,
+        problems: &mut Problems,
+        topic: Option<&str>,
+        otherwise: &str,
+    ) -> Option<DatabaseConfig> {
         let url = problems.secret(
             "database-url",
             self.database_url.as_deref(),
@@ -124,19 +139,82 @@ impl ServerArgs {
             }
             None
         };
-        let names = Names::parse(&self.table)
-            .map_err(|error| problems.add(format!("--table {:?}: {error}", self.table)));
-        let topic = Template::parse(topic)
-            .map_err(|error| problems.add(format!("--topic {topic:?}: {error}")));
+        let mapping = self.mapping(problems, topic, otherwise);
+        let table = self.table.as_deref();
+        let named = mapping
+            .as_ref()
+            .and_then(|mapping| mapping.table.as_deref());
+        let table = table.or(named).unwrap_or("outbox");
+        let names = Names::parse(table)
+            .map_err(|error| problems.add(format!("--table {table:?}: {error}")));
         let statement_timeout = problems.timeout("statement-timeout", &self.statement_timeout);
         let lock_timeout = problems.timeout("lock-timeout", &self.lock_timeout);
         Some(DatabaseConfig {
             url: url?,
             names: names.ok()?,
-            topic: topic.ok()?,
+            mapping: mapping?,
             statement_timeout,
             lock_timeout,
         })
+    }
+}
+
+impl ServerArgs {
+    /// What the table's columns mean; what is wrong is noted in `problems`.
+    fn mapping(
+        &self,
+        problems: &mut Problems,
+        topic: Option<&str>,
+        otherwise: &str,
+    ) -> Option<Mapping> {
+        let template = |problems: &mut Problems, text: &str| {
+            Template::parse(text)
+                .map_err(|error| problems.add(format!("--topic {text:?}: {error}")))
+                .ok()
+        };
+        let Some((origin, text)) = self.mapping_text(problems)? else {
+            let topic = template(problems, topic.unwrap_or(otherwise))?;
+            return Some(Mapping::own(topic));
+        };
+        let mut mapping = mapping::parse(&origin, &text)
+            .map_err(|found| found.into_iter().for_each(|problem| problems.add(problem)))
+            .ok()?;
+        if let Some(topic) = topic {
+            mapping.destination = vec![template(problems, topic)?];
+        } else if mapping.destination.is_empty() {
+            if otherwise == DEFAULT_TOPIC {
+                problems.add(format!(
+                    "{origin}: neither `destination` nor --topic says where events go"
+                ));
+            }
+            mapping.destination = vec![Template::constant(NOWHERE)];
+        }
+        Some(mapping)
+    }
+
+    /// A mapping's name and text; none for outboxd's own table.
+    fn mapping_text(&self, problems: &mut Problems) -> Option<Option<(String, String)>> {
+        match (&self.preset, &self.mapping) {
+            (None, None) => Some(None),
+            (Some(_), Some(_)) => {
+                problems.add("--preset and --mapping cannot both be given: a mapping may begin with a preset (preset = \"…\")");
+                None
+            }
+            (Some(name), None) => match Preset::named(name) {
+                Ok(preset) => Some(Some((format!("preset {name}"), preset.text.into()))),
+                Err(error) => {
+                    problems.add(format!("--preset: {error}"));
+                    None
+                }
+            },
+            (None, Some(file)) => match std::fs::read_to_string(file) {
+                Ok(text) => Some(Some((file.display().to_string(), text))),
+                Err(error) => {
+                    problems.add(format!("--mapping {}: {error}", file.display()));
+                    None
+                }
+            },
+        }
     }
 }
 
@@ -151,9 +229,16 @@ impl DatabaseConfig {
         &self.url
     }
 
-    /// The `--topic` template.
-    pub fn topic(&self) -> &Template {
-        &self.topic
+    /// Heeds `--on-published`: whether rows are deleted in place of what the mapping does.
+    pub fn set_deletes(&mut self, problems: &mut Problems, deletes: bool) {
+        if deletes {
+            self.mapping.done = Done::Delete;
+        } else if self.mapping.done == Done::Delete {
+            let place = self.mapping.place("done");
+            problems.add(format!(
+                "--on-published mark: {place}this mapping has nothing to mark rows with"
+            ));
+        }
     }
 
     /// Timeouts of a transaction that may stand open for a publish of that length.
@@ -169,18 +254,11 @@ impl DatabaseConfig {
     }
 
     /// The outbox, for the relay.
-    pub fn outbox(
-        &self,
-        instance: &str,
-        publish: Duration,
-        on_published: OnPublished,
-        ordering: Ordering,
-    ) -> Outbox {
+    pub fn outbox(&self, instance: &str, publish: Duration, ordering: Ordering) -> Outbox {
         Outbox::new(
             self.database(instance),
             self.names.clone(),
-            self.topic.clone(),
-            on_published,
+            self.mapping.clone(),
             ordering,
             self.timeouts(publish),
         )
@@ -189,6 +267,6 @@ impl DatabaseConfig {
     /// The outbox, for commands that publish nothing.
     pub fn outbox_for_command(&self, command: &str) -> Outbox {
         let name = format!("{command}@{}", std::process::id());
-        self.outbox(&name, Duration::ZERO, OnPublished::Mark, Ordering::Key)
+        self.outbox(&name, Duration::ZERO, Ordering::Key)
     }
 }

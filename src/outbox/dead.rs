@@ -9,9 +9,9 @@
 use super::{
     DbError, Link, Outbox,
     session::{Statement, statement},
-    table::{Table, get},
+    table::get,
 };
-use crate::sink::ReasonKind;
+use crate::{event::RowId, sink::ReasonKind};
 
 /// Where a failed event stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub enum Before {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedEvent {
     /// The outbox row's id.
-    pub id: i64,
+    pub id: RowId,
     /// Its event id.
     pub event_id: String,
     /// Where it goes.
@@ -138,31 +138,34 @@ fn words(states: &[State]) -> Vec<&'static str> {
 }
 
 impl Outbox {
-    /// Failed events with ids above `after`, in id order.
+    /// Failed events with ids above `after`, if given, in id order.
     pub async fn failed_events(
         &self,
         link: &mut Link,
         filter: &Filter,
-        after: i64,
+        after: Option<&RowId>,
         limit: i64,
     ) -> Result<Vec<FailedEvent>, DbError> {
+        let id = link.table.id;
         let utc = |column: &str| {
             format!("to_char({column} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
         };
         let sql = format!(
-            "select f.id, f.event_id, f.destination, f.key, f.state, f.holds, f.attempts, f.reason, {}, {}
-               from {} f where {MATCHES} and f.id > $9 order by f.id limit $10",
+            "select {}, f.event_id, f.destination, f.key, f.state, f.holds, f.attempts, f.reason, {}, {}
+               from {} f where {MATCHES} and {} order by f.id limit $9",
+            id.readable("f.id"),
             utc("f.failed_at"),
             utc("f.next_attempt_at"),
-            self.names.failures()
+            self.names.failures(),
+            id.after("f.id", after),
         );
         link.session.begin_reading(&self.timeouts).await?;
-        let query = filter.bind(sql).bind(after).bind(limit);
+        let query = filter.bind(sql).bind(limit);
         let rows = link.session.fetch("list", query).await?;
         link.session.commit().await?;
         let events = rows.iter().map(|row| {
             Ok(FailedEvent {
-                id: get(row, 0)?,
+                id: id.read(row, 0)?,
                 event_id: get(row, 1)?,
                 destination: get(row, 2)?,
                 key: get(row, 3)?,
@@ -183,19 +186,27 @@ impl Outbox {
         link: &mut Link,
         filter: &Filter,
         limit: Option<i64>,
-    ) -> Result<Vec<(i64, Vec<i64>)>, DbError> {
+    ) -> Result<Vec<(i64, Vec<RowId>)>, DbError> {
+        let id = link.table.id;
         let sql = format!(
-            "select lane::bigint, array_agg(id order by id) from (
-               select f.lane, f.id from {} f where {MATCHES} order by f.id limit $9) f group by lane order by lane",
+            "select lane::bigint, {} from (
+               select f.lane, f.id from {} f where {MATCHES} order by f.id limit $9) f order by lane, id",
+            id.readable("f.id"),
             self.names.failures()
         );
         link.session.begin_reading(&self.timeouts).await?;
         let query = filter.bind(sql).bind(limit);
         let rows = link.session.fetch("list", query).await?;
         link.session.commit().await?;
-        rows.iter()
-            .map(|row| Ok((get(row, 0)?, get(row, 1)?)))
-            .collect()
+        let mut lanes: Vec<(i64, Vec<RowId>)> = Vec::new();
+        for row in &rows {
+            let (lane, id) = (get(row, 0)?, id.read(row, 1)?);
+            match lanes.last_mut().filter(|(last, _)| *last == lane) {
+                Some((_, ids)) => ids.push(id),
+                None => lanes.push((lane, vec![id])),
+            }
+        }
+        Ok(lanes)
     }
 
     /// The states of events, of those that failed at all.
@@ -227,9 +238,10 @@ impl Outbox {
         change: Change,
         states: &[State],
         lane: i64,
-        ids: &[i64],
+        ids: &[RowId],
     ) -> Result<Changed, DbError> {
         let failures = self.names.failures();
+        let ids = link.table.id.array(ids.iter());
         link.session.begin(&self.timeouts).await?;
         let lock = format!(
             "select pg_advisory_xact_lock({})",
@@ -237,13 +249,13 @@ impl Outbox {
         );
         link.session.fetch("lock", statement(lock)).await?;
         let drop = format!(
-            "delete from {failures} f where f.id = any($1) and f.state = any($2)
-                and not exists (select from {} o where o.id = f.id and {} = f.event_id and {})",
+            "delete from {failures} f where f.id = any({ids}) and f.state = any($1)
+                and not exists (select from {} o where {} and {})",
             self.names.outbox(),
-            Table::EVENT_ID,
-            Table::PENDING
+            link.table.is_of_failure(),
+            link.table.pending
         );
-        let bound = |sql: String| statement(sql).bind(ids).bind(words(states));
+        let bound = |sql: String| statement(sql).bind(words(states));
         let gone = link.session.execute("change", bound(drop)).await?;
         let set = match change {
             // Where keys have no order, nothing is held.
@@ -255,7 +267,7 @@ impl Outbox {
             Change::Discard => "state = 'discarded', next_attempt_at = null, holds = false".into(),
         };
         let sql = format!(
-            "with before as (select id, holds from {failures} f where f.id = any($1) and f.state = any($2))
+            "with before as (select id, holds from {failures} f where f.id = any({ids}) and f.state = any($1))
              update {failures} f set {set} from before b where f.id = b.id returning f.key is not null and not b.holds"
         );
         let rows = link.session.fetch("change", bound(sql)).await?;

@@ -154,7 +154,11 @@ impl Outbox {
     ) -> Result<Cleaned, DbError> {
         match self.may_clean(session, table).await? {
             None => return Ok(Cleaned::NotThere),
-            Some(false) => return Ok(Cleaned::NotGranted(Need::Clean(table).grant(&self.names))),
+            Some(false) => {
+                return Ok(Cleaned::NotGranted(
+                    Need::Clean(table).grant(&self.names, &self.mapping),
+                ));
+            }
             Some(true) => {}
         }
         session.batch(Self::CLEAN, LOCK_TIMEOUT.into()).await?;

@@ -83,6 +83,14 @@ impl DbError {
         }
     }
 
+    /// What the server said, where it answered with an error.
+    pub(super) fn said(&self) -> Option<String> {
+        match &self.cause {
+            Cause::Sql(sqlx::Error::Database(error)) => Some(error.message().to_owned()),
+            _ => None,
+        }
+    }
+
     /// Whether the tables are not as they must be: wrong at start (exit 78), waited out later.
     pub fn is_schema(&self) -> bool {
         matches!(self.cause, Cause::Table(_))

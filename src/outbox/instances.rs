@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Link, Outbox, error::DbError, session::statement, table::get};
+use crate::event::RowId;
 
 /// How a relay finds itself when it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,10 +15,10 @@ pub struct Registered {
 }
 
 /// An event that was tried alone, its id committed first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trial {
     /// The outbox row's id.
-    pub id: i64,
+    pub id: RowId,
     /// Deaths in a row while it was tried.
     pub deaths: u32,
 }
@@ -49,7 +50,7 @@ impl Outbox {
                 trial_id = case when i.clean then null else i.trial_id end,
                 unclean_starts = array(select t from unnest(i.unclean_starts) t where t > now() - interval '5 minutes')
                     || case when i.clean then '{{}}'::timestamptz[] else array[now()] end
-             returning cardinality(i.unclean_starts)::bigint, i.trial_id, i.trial_deaths"
+             returning cardinality(i.unclean_starts)::bigint, i.trial_id::text, i.trial_deaths"
         );
         let query = statement(sql)
             .bind(instance)
@@ -77,12 +78,12 @@ impl Outbox {
         }
         link.session.commit().await?;
         let unclean: i64 = get(&row, 0)?;
-        let trial = get::<Option<i64>>(&row, 1)?;
+        let trial = get::<Option<String>>(&row, 1)?;
         let deaths: i32 = get(&row, 2)?;
         Ok(Registered {
             careful: unclean >= UNCLEAN_STARTS,
             trial: trial.map(|id| Trial {
-                id,
+                id: link.table.id.parse(id),
                 deaths: deaths.unsigned_abs(),
             }),
         })
@@ -124,14 +125,15 @@ impl Outbox {
         &self,
         link: &mut Link,
         instance: &str,
-        id: Option<i64>,
+        id: Option<&RowId>,
     ) -> Result<(), DbError> {
         let sql = format!(
-            "update {} set trial_deaths = case when trial_id = $2 then trial_deaths else 0 end, trial_id = $2 \
+            "update {} set trial_deaths = case when trial_id = {id} then trial_deaths else 0 end, trial_id = {id} \
              where instance = $1",
-            self.names.instances()
+            self.names.instances(),
+            id = id.map_or("null".into(), |id| link.table.id.literal(id)),
         );
-        self.short(link, "trial", statement(sql).bind(instance).bind(id))
+        self.short(link, "trial", statement(sql).bind(instance))
             .await
     }
 

@@ -9,13 +9,17 @@
 
 use super::{
     DbError, Names, Outbox, Session,
+    catalog::Found,
     effects::EffectsTable,
     needs,
     session::statement,
     table::{Table, get},
-    verify::{LaneIndex, missing_columns},
+    verify::{LaneIndex, missing_columns, refuse},
 };
-use crate::template::quote_literal;
+use crate::{
+    mapping::Mapping,
+    template::{Template, quote_literal},
+};
 
 /// Above this many 8 KiB pages, building an index would keep writers out for too long.
 const LARGE_TABLE_PAGES: i64 = 10_000;
@@ -26,6 +30,13 @@ struct Migration {
     version: i32,
     name: &'static str,
     sql: &'static str,
+}
+
+impl Migration {
+    /// What its checksum is of.
+    fn text(&self) -> String {
+        self.sql.replace("{id_type}", OWN_ID_TYPE)
+    }
 }
 
 const MIGRATIONS: [Migration; 3] = [
@@ -46,6 +57,8 @@ const MIGRATIONS: [Migration; 3] = [
     },
 ];
 
+/// Of ids in outboxd's own table. Checksums are of the text with it.
+const OWN_ID_TYPE: &str = "bigint";
 const PENDING_INDEX: &str = "pending";
 const EFFECTS: &str = "effects";
 
@@ -96,20 +109,14 @@ pub fn script(names: &Names, extras: &[Extra], grantees: &[String]) -> String {
     parts.extend(
         chosen(extras)
             .iter()
-            .map(|migration| fill(names, migration.sql)),
+            .map(|migration| fill(names, migration.sql, OWN_ID_TYPE)),
     );
     if !grantees.is_empty() {
         let effects = extras.contains(&Extra::Effects);
-        parts.push(needs::script(names, grantees, effects));
+        let own = Mapping::own(Template::constant("-"));
+        parts.push(needs::script(names, &own, grantees, effects));
     }
     parts.join("\n")
-}
-
-/// The statement that makes the pending index without keeping writers out.
-pub fn pending_index_concurrently(names: &Names) -> String {
-    let sql = fill(names, MIGRATIONS[1].sql).replace("create index", "create index concurrently");
-    let lines = sql.lines().filter(|line| !line.starts_with("--"));
-    lines.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 fn chosen(extras: &[Extra]) -> Vec<Migration> {
@@ -117,7 +124,8 @@ fn chosen(extras: &[Extra]) -> Vec<Migration> {
     MIGRATIONS.into_iter().chain(extras).collect()
 }
 
-fn fill(names: &Names, sql: &str) -> String {
+/// Fills a migration with names; `id_type` is what ids of the outbox are made of.
+fn fill(names: &Names, sql: &str, id_type: &str) -> String {
     sql.replace("{outbox}", &names.outbox())
         .replace("{failures}", &names.failures())
         .replace("{instances}", &names.instances())
@@ -128,6 +136,7 @@ fn fill(names: &Names, sql: &str) -> String {
         .replace("{inbox}", &EffectsTable::Inbox.name(names))
         .replace("{schema}", &names.quoted_schema())
         .replace("{outbox_literal}", &quote_literal(&names.display()))
+        .replace("{id_type}", id_type)
 }
 
 impl Outbox {
@@ -147,11 +156,15 @@ impl Outbox {
         let book = self.open_book(&mut session).await?;
         let mut done = Vec::new();
         for migration in chosen(extras) {
+            if !self.mapping.is_own() && migration.name == PENDING_INDEX {
+                done.push((migration.name, self.index_pending(&mut session).await?));
+                continue;
+            }
             let applied = self.apply(&mut session, &book, &migration).await?;
             done.push((migration.name, applied));
         }
-        let table = Table::describe(&mut session, &self.names, &self.topic).await?;
-        self.verify_in(&mut session, table.oid).await?;
+        let table = Table::describe(&mut session, &self.names, &self.mapping).await?;
+        self.verify_in(&mut session, &table).await?;
         if !grantees.is_empty() {
             self.grant(&mut session, grantees).await?;
         }
@@ -202,8 +215,9 @@ impl Outbox {
         }
         // Of several things, some may be missing.
         if !found || ["relay", EFFECTS].contains(&migration.name) {
+            let id_type = self.id_type(session).await?;
             session
-                .batch("migrate", fill(&self.names, migration.sql))
+                .batch("migrate", fill(&self.names, migration.sql, id_type))
                 .await?;
         }
         let note = format!(
@@ -214,7 +228,7 @@ impl Outbox {
             .bind(self.names.table())
             .bind(migration.version)
             .bind(migration.name)
-            .bind(migration.sql);
+            .bind(migration.text());
         session.execute("migrate", query).await?;
         Ok(if found {
             Applied::Adopted
@@ -235,7 +249,7 @@ impl Outbox {
         let query = statement(sql)
             .bind(self.names.table())
             .bind(migration.version)
-            .bind(migration.sql);
+            .bind(migration.text());
         let rows = session.fetch("migrate", query).await?;
         let Some(row) = rows.first() else {
             return Ok(false);
@@ -267,8 +281,9 @@ impl Outbox {
                 quote_literal(&names.instances())
             ),
             PENDING_INDEX => {
-                let table = Table::describe(session, names, &self.topic).await?;
-                let wrong = self.wrong_types(session, table.oid).await?;
+                let table = Table::describe(session, names, &self.mapping).await?;
+                let found = Found::look(session, names, &self.mapping).await?;
+                let wrong = found.wrong_types(names, &self.mapping);
                 if !wrong.is_empty() {
                     return Err(DbError::table(wrong.join("; ")));
                 }
@@ -303,6 +318,53 @@ impl Outbox {
         Ok(found)
     }
 
+    /// What ids are made of; before outboxd's own table is there, of what it will be.
+    async fn id_type(&self, session: &mut Session) -> Result<&'static str, DbError> {
+        if self.mapping.is_own() {
+            return Ok(OWN_ID_TYPE);
+        }
+        let table = Table::describe(session, &self.names, &self.mapping).await?;
+        Ok(table.id.sql_type())
+    }
+
+    /// Makes the pending index of a table that somebody else made.
+    async fn index_pending(&self, session: &mut Session) -> Result<Applied, DbError> {
+        let table = Table::describe(session, &self.names, &self.mapping).await?;
+        refuse(&self.misfits(session, &table).await?)?;
+        if self.reads_by_index(session, &table).await? {
+            return Ok(Applied::Before);
+        }
+        self.refuse_long_build(session).await?;
+        let index = table
+            .pending_index(&self.mapping)
+            .replace(" concurrently", "");
+        session.execute("migrate", statement(index)).await?;
+        Ok(Applied::Now)
+    }
+
+    /// The SQL that makes the relay's own tables beside a table that somebody else made, the pending index,
+    /// and grants, for other tools to apply.
+    pub async fn script(&self, extras: &[Extra], grantees: &[String]) -> Result<String, DbError> {
+        let mut session = self.database.connect().await?;
+        session.begin_reading(&self.timeouts).await?;
+        let table = Table::describe(&mut session, &self.names, &self.mapping).await?;
+        refuse(&self.misfits(&mut session, &table).await?)?;
+        session.commit().await?;
+        session.close().await;
+        let index =
+            "-- Pending rows by lane, in order. Not within a transaction: it lets writers in.\n";
+        let mut parts = vec![format!("{index}{};\n", table.pending_index(&self.mapping))];
+        let others = chosen(extras)
+            .into_iter()
+            .filter(|migration| migration.version > 2);
+        parts.extend(others.map(|it| fill(&self.names, it.sql, table.id.sql_type())));
+        if !grantees.is_empty() {
+            let effects = extras.contains(&Extra::Effects);
+            parts.push(needs::script(&self.names, &self.mapping, grantees, effects));
+        }
+        Ok(parts.join("\n"))
+    }
+
     /// Building an index keeps writers out: not on a large table.
     async fn refuse_long_build(&self, session: &mut Session) -> Result<(), DbError> {
         let sql = format!("select pg_relation_size({}) / 8192", self.names.regclass());
@@ -314,7 +376,9 @@ impl Outbox {
             "{} is large and lacks the pending index, whose building here would keep writers out for long. \
              Build it beside them, then migrate again: {}",
             self.names.display(),
-            pending_index_concurrently(&self.names)
+            Table::describe(session, &self.names, &self.mapping)
+                .await?
+                .pending_index(&self.mapping)
         )))
     }
 }

@@ -1,21 +1,25 @@
 //! The outbox table in PostgreSQL. Every SQL statement of the relay lives in this module.
 
+mod catalog;
 mod claim;
 pub mod config;
 mod dead;
 mod effects;
 mod error;
+mod fit;
 pub mod floors;
 pub mod inspect;
 mod instances;
 mod listen;
 mod locks;
 mod migrate;
+mod names;
 mod needs;
 mod overview;
 mod peek;
 mod prune;
 mod row;
+mod row_id;
 mod sample;
 mod scene;
 mod session;
@@ -37,6 +41,7 @@ use floors::Floors;
 pub use instances::{Registered, Trial};
 pub use listen::listen;
 pub use migrate::{Applied, Extra, script};
+pub use names::{Names, quote_identifier};
 pub use overview::{FailureCount, Overview, RelayRow};
 pub use prune::{PruneCursor, Step};
 pub use sample::Sample;
@@ -44,19 +49,10 @@ use session::statement;
 pub use session::{Database, Session, Timeouts};
 pub use settle::Confirmed;
 use sqlx::postgres::PgRow;
-pub use table::{LANES, Names, PayloadType, Table, quote_identifier};
+pub use table::{LANES, PayloadType, Table};
 
 use crate::lock::lock;
-use crate::template::Template;
-
-/// What happens to a row once it is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnPublished {
-    /// `published_at` is set; pruning deletes it later.
-    Mark,
-    /// It is deleted at once.
-    Delete,
-}
+use crate::mapping::Mapping;
 
 /// What order is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +77,7 @@ impl Ordering {
 pub struct Outbox {
     database: Database,
     names: Names,
-    topic: Template,
-    on_published: OnPublished,
+    mapping: Mapping,
     ordering: Ordering,
     timeouts: Timeouts,
     floors: Mutex<Floors>,
@@ -119,16 +114,14 @@ impl Outbox {
     pub fn new(
         database: Database,
         names: Names,
-        topic: Template,
-        on_published: OnPublished,
+        mapping: Mapping,
         ordering: Ordering,
         timeouts: Timeouts,
     ) -> Self {
         Self {
             database,
             names,
-            topic,
-            on_published,
+            mapping,
             ordering,
             timeouts,
             floors: Mutex::new(Floors::new(Instant::now())),
@@ -143,7 +136,7 @@ impl Outbox {
     pub async fn link(&self) -> Result<Link, DbError> {
         let mut session = self.database.connect().await?;
         session.begin(&self.timeouts).await?;
-        let table = Table::describe(&mut session, &self.names, &self.topic).await?;
+        let table = Table::describe(&mut session, &self.names, &self.mapping).await?;
         session.commit().await?;
         Ok(Link { session, table })
     }

@@ -8,11 +8,12 @@
 //!   nothing to give.
 
 use super::{
-    DbError, EffectsTable, Names, Outbox, Session, quote_identifier,
-    session::statement,
-    table::{COLUMNS, get},
+    DbError, EffectsTable, Names, Outbox, Session, quote_identifier, session::statement, table::get,
 };
-use crate::template::quote_literal;
+use crate::{
+    mapping::{Done, Mapping},
+    template::quote_literal,
+};
 
 /// One thing that must be allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +44,38 @@ impl Need {
         Self::Clean(EffectsTable::Inbox),
     ];
 
-    /// As a GRANT writes them.
-    fn privileges(self) -> &'static [&'static str] {
+    /// Whether any settings of `run` need it.
+    fn is_needed(self, mapping: &Mapping) -> bool {
+        self != Self::DeleteEvents || mapping.is_own() || mapping.done == Done::Delete
+    }
+
+    /// As a GRANT writes them: a verb, and the columns it is for, if not all.
+    fn privileges(self, mapping: &Mapping) -> Vec<(&'static str, Vec<&str>)> {
+        let whole = |verbs: &[&'static str]| verbs.iter().map(|verb| (*verb, Vec::new())).collect();
         match self {
-            Self::UseSchema => &["usage"],
-            Self::ReadEvents => &["select"],
-            Self::ClaimEvents => &["update (published_at)"],
-            Self::DeleteEvents => &["delete"],
-            Self::KeepFailures | Self::KeepInstances => &["select", "insert", "update", "delete"],
-            Self::Clean(_) => &["select", "delete", "update (expires_at)"],
+            Self::UseSchema => whole(&["usage"]),
+            Self::ReadEvents => whole(&["select"]),
+            Self::ClaimEvents => {
+                let mut columns: Vec<_> = mapping.set_columns().collect();
+                if columns.is_empty() {
+                    // To lock a row it takes the right to update some column.
+                    columns.push(if mapping.is_own() {
+                        "published_at"
+                    } else {
+                        &mapping.id
+                    });
+                }
+                vec![("update", columns)]
+            }
+            Self::DeleteEvents => whole(&["delete"]),
+            Self::KeepFailures | Self::KeepInstances => {
+                whole(&["select", "insert", "update", "delete"])
+            }
+            Self::Clean(_) => {
+                let mut all: Vec<_> = whole(&["select", "delete"]);
+                all.push(("update", vec!["expires_at"]));
+                all
+            }
         }
     }
 
@@ -72,17 +96,37 @@ impl Need {
     }
 
     /// All of it, without the role.
-    pub(super) fn grant(self, names: &Names) -> String {
-        let privileges = self.privileges().join(", ");
-        format!("grant {privileges} on {}", self.on(names))
+    pub(super) fn grant(self, names: &Names, mapping: &Mapping) -> String {
+        let privileges = self.privileges(mapping);
+        let privileges: Vec<_> = privileges.iter().map(written).collect();
+        format!("grant {} on {}", privileges.join(", "), self.on(names))
     }
 }
 
+fn written((verb, columns): &(&str, Vec<&str>)) -> String {
+    if columns.is_empty() {
+        return (*verb).into();
+    }
+    let columns: Vec<_> = columns.iter().map(|column| readable(column)).collect();
+    format!("{verb} ({})", columns.join(", "))
+}
+
+/// Quoted where it must be.
+fn readable(column: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c == '_';
+    if column.chars().all(plain) {
+        return column.into();
+    }
+    quote_identifier(column)
+}
+
 /// The GRANTs, for other tools to apply.
-pub(super) fn script(names: &Names, roles: &[String], effects: bool) -> String {
-    let wanted = |need: &Need| effects || !matches!(need, Need::Clean(_));
+pub(super) fn script(names: &Names, mapping: &Mapping, roles: &[String], effects: bool) -> String {
+    let wanted =
+        |need: &Need| need.is_needed(mapping) && (effects || !matches!(need, Need::Clean(_)));
     let grants = Need::ALL.into_iter().filter(wanted);
-    let grants = grants.map(|need| format!("{} to {};\n", need.grant(names), quoted(roles)));
+    let grants =
+        grants.map(|need| format!("{} to {};\n", need.grant(names, mapping), quoted(roles)));
     format!(
         "-- What a relay does with them, and no more.\n{}",
         grants.collect::<String>()
@@ -98,10 +142,10 @@ impl Outbox {
     /// A query: which privileges of a need a role lacks; `role` is an SQL expression. A table that is not
     /// there lacks none.
     pub(super) fn lacking(&self, need: Need, role: &str) -> String {
-        let privileges = need.privileges().iter();
-        let rows = privileges.map(|privilege| {
+        let privileges = need.privileges(&self.mapping);
+        let rows = privileges.iter().map(|privilege| {
             let held = self.held(need, privilege, role);
-            format!("({}, {held})", quote_literal(privilege))
+            format!("({}, {held})", quote_literal(&written(privilege)))
         });
         let rows: Vec<_> = rows.collect();
         format!(
@@ -110,30 +154,29 @@ impl Outbox {
         )
     }
 
-    fn held(&self, need: Need, privilege: &str, role: &str) -> String {
+    fn held(&self, need: Need, (verb, columns): &(&str, Vec<&str>), role: &str) -> String {
         let Some(table) = need.table(&self.names) else {
             let schema = quote_literal(self.names.schema());
             return format!(
-                "(select has_schema_privilege({role}, oid, '{privilege}') from pg_namespace where nspname = {schema})"
+                "(select has_schema_privilege({role}, oid, '{verb}') from pg_namespace where nspname = {schema})"
             );
         };
         let table = format!("to_regclass({})", quote_literal(&table));
+        let of_columns = |columns: Vec<String>| {
+            format!(
+                "(select bool_and(has_column_privilege({role}, {table}, c, '{verb}')) from unnest(array[{}]) c)",
+                columns.join(", ")
+            )
+        };
         if need == Need::ReadEvents {
             // Of these columns will do.
-            let columns = COLUMNS.into_iter().chain(self.topic.columns());
-            let columns: Vec<_> = columns.map(quote_literal).collect();
-            return format!(
-                "(select bool_and(has_column_privilege({role}, {table}, c, '{privilege}')) from unnest(array[{}]) c)",
-                columns.join(", ")
-            );
+            let columns = self.mapping.columns().into_iter();
+            return of_columns(columns.map(|(_, column)| quote_literal(column)).collect());
         }
-        match privilege.split_once(" (") {
-            Some((verb, column)) => {
-                let column = column.trim_end_matches(')');
-                format!("has_column_privilege({role}, {table}, '{column}', '{verb}')")
-            }
-            None => format!("has_table_privilege({role}, {table}, '{privilege}')"),
+        if columns.is_empty() {
+            return format!("has_table_privilege({role}, {table}, '{verb}')");
         }
+        of_columns(columns.iter().map(|column| quote_literal(column)).collect())
     }
 
     /// Grants the roles all of it, and sees that they have it.
@@ -149,7 +192,11 @@ impl Outbox {
             {
                 continue;
             }
-            let grant = format!("{} to {}", need.grant(&self.names), quoted(roles));
+            if !need.is_needed(&self.mapping) {
+                continue;
+            }
+            let grant = need.grant(&self.names, &self.mapping);
+            let grant = format!("{grant} to {}", quoted(roles));
             session.execute("migrate", statement(grant.clone())).await?;
             for role in roles {
                 let role = format!("{}::name", quote_literal(role));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     DbError, Link, Outbox,
     session::statement,
-    table::{LANES, Table, get},
+    table::{LANES, get},
 };
 
 /// A relay counts as alive for so long after its last sign of life.
@@ -112,8 +112,8 @@ impl Outbox {
                         and classid = {} and objid < {LANES}
                         and database = (select oid from pg_database where datname = current_database()))",
             self.names.outbox(),
-            Table::PENDING,
-            Table::LANE,
+            link.table.pending,
+            link.table.lane,
             link.table.oid,
         );
         let row = link.session.fetch_one("status", statement(sql)).await?;

@@ -8,7 +8,7 @@ use super::{
 use crate::event::Event;
 
 impl Outbox {
-    /// The next events in id order: due retries, and pending events that nothing holds. Nothing is
+    /// The next events in their order: due retries, and pending events that nothing holds. Nothing is
     /// locked or changed. Destinations that a live relay has paused are left out, as they are there.
     pub async fn peek(&self, link: &mut Link, limit: i64) -> Result<Vec<Event>, DbError> {
         let sql = sql(&link.table);
@@ -27,33 +27,34 @@ impl Outbox {
 
 fn sql(table: &Table) -> String {
     let (outbox, failures) = (table.names.outbox(), table.names.failures());
-    let (pending, event_id) = (Table::PENDING, Table::EVENT_ID);
+    let (pending, is_of, order) = (&table.pending, table.is_of_failure(), table.order_by());
     let (held, destination) = (table.held_sql(), &table.destination);
+    let id = &table.id_column;
     format!(
         "with paused as materialized (
            select distinct jsonb_object_keys(paused) as destination from {instances}
             where not clean and seen_at > now() - interval '30 seconds'
          ), fresh as (
-           select o.id from generate_series(0, {LANES} - 1) u(lane) cross join lateral (
-             select o.id from {outbox} o where {pending} and {lane} = u.lane
-                and not exists (select from {failures} f where f.id = o.id and f.event_id = {event_id})
+           select o.id, o.place from generate_series(0, {LANES} - 1) u(lane) cross join lateral (
+             select {id} as id, row({order}) as place from {outbox} o where {pending} and {lane} = u.lane
+                and not exists (select from {failures} f where {is_of})
                 and not exists (select from {failures} f where {held})
                 and not exists (select from paused p where p.destination = {destination})
-              order by o.id limit $1) o
+              order by {order} limit $1) o
          ), due as (
-           select o.id from {failures} f join {outbox} o on o.id = f.id and {event_id} = f.event_id and {pending}
+           select {id} as id, row({order}) as place from {failures} f join {outbox} o on {is_of} and {pending}
             where f.state = 'retrying' and f.next_attempt_at <= clock_timestamp()
               and not exists (select from paused p where p.destination = f.destination)
               and not exists (select from {failures} b where b.holds and b.lane = f.lane and b.key = f.key
                               and b.destination = f.destination and b.id < f.id)
          ), next as materialized (
-           select id from (select id from fresh union select id from due) e order by id limit $1
+           select id, place from (select id, place from fresh union all select id, place from due) e order by place limit $1
          )
-         select o.*, (extract(epoch from clock_timestamp()) * 1000000)::bigint from ({rows}) o order by o.id",
+         select o.*, (extract(epoch from clock_timestamp()) * 1000000)::bigint from ({rows}) o",
         instances = table.names.instances(),
-        lane = Table::LANE,
+        lane = table.lane,
         rows = row::sized(&format!(
-            "(select {} from next join {outbox} o on o.id = next.id) o",
+            "(select {} from next join {outbox} o on {id} = next.id order by next.place) o",
             row::columns(table)
         )),
     )

@@ -7,16 +7,14 @@
 //!   letters (old, and not due) are walked past.
 //! * What was walked past may be published and become due later: every few minutes a walk begins at
 //!   the start again.
+//! * Of a table that somebody else made only failures are pruned: its owner knows how long rows are kept.
 //! * Failures whose outbox row is gone go as well. Under their lane's lock, since a snapshot older than
 //!   the lock might miss the row of a new event under a reused id; lanes in use wait for another step.
 
 use std::time::{Duration, Instant};
 
-use super::{
-    DbError, Link, Outbox, locks,
-    session::statement,
-    table::{Table, get},
-};
+use super::{DbError, Link, Outbox, locks, session::statement, table::get};
+use crate::event::RowId;
 
 /// Rows looked at in one step.
 const PAGE: i64 = 2_000;
@@ -28,7 +26,7 @@ const RESTART_EVERY: Duration = Duration::from_mins(5);
 #[derive(Debug, Clone, Default)]
 pub struct PruneCursor {
     row: i64,
-    failure: i64,
+    failure: Option<RowId>,
     restarted_at: Option<Instant>,
 }
 
@@ -78,7 +76,11 @@ impl Outbox {
                 ..Step::default()
             });
         }
-        let (events, overdue, more_events) = self.prune_rows(link, cursor, retention).await?;
+        let (events, overdue, more_events) = if self.mapping.is_own() {
+            self.prune_rows(link, cursor, retention).await?
+        } else {
+            (0, Duration::ZERO, false)
+        };
         let (failures, more_failures) = self.prune_failures(link, cursor).await?;
         link.session.commit().await?;
         Ok(Step {
@@ -140,36 +142,41 @@ impl Outbox {
     ) -> Result<(u64, bool), DbError> {
         let failures = self.names.failures();
         let orphan = format!(
-            "not exists (select from {} o where o.id = f.id and {} = f.event_id and {})",
+            "not exists (select from {} o where {} and {})",
             self.names.outbox(),
-            Table::EVENT_ID,
-            Table::PENDING
+            link.table.is_of_failure(),
+            link.table.pending
         );
+        let id = link.table.id;
         let sql = format!(
-            "select f.id, f.lane::bigint, {orphan} from {failures} f where f.id > $1 order by f.id limit $2"
+            "select {readable}, f.lane::bigint, {orphan} from {failures} f where {after} order by f.id limit $1",
+            readable = id.readable("f.id"),
+            after = id.after("f.id", cursor.failure.as_ref()),
         );
-        let query = statement(sql).bind(cursor.failure).bind(FAILURES_PAGE);
+        let query = statement(sql).bind(FAILURES_PAGE);
         let page = link.session.fetch("prune", query).await?;
         let (mut ids, mut lanes) = (Vec::new(), Vec::new());
         for row in &page {
-            cursor.failure = get(row, 0)?;
+            let failure = id.read(row, 0)?;
             if get(row, 2)? {
-                ids.push(cursor.failure);
+                ids.push(failure.clone());
                 lanes.push(get::<i64>(row, 1)?);
             }
+            cursor.failure = Some(failure);
         }
         let more = i64::try_from(page.len()) == Ok(FAILURES_PAGE);
         if !more {
-            cursor.failure = 0;
+            cursor.failure = None;
         }
         if ids.is_empty() {
             return Ok((0, more));
         }
         let locked = self.try_lanes(link, lanes).await?;
         let sql = format!(
-            "delete from {failures} f where f.id = any($1) and f.lane = any($2) and {orphan}"
+            "delete from {failures} f where f.id = any({}) and f.lane = any($1) and {orphan}",
+            id.array(ids.iter())
         );
-        let query = statement(sql).bind(ids).bind(locked);
+        let query = statement(sql).bind(locked);
         let gone = link.session.execute("prune", query).await?;
         Ok((gone, more))
     }

@@ -4,10 +4,10 @@ use sqlx::{Row, ValueRef, postgres::PgRow};
 
 use super::{
     error::DbError,
-    table::{PayloadType, Table, get},
+    table::{Order, PayloadType, Table, get},
 };
 use crate::{
-    event::{Event, Headers, Message, parse_headers},
+    event::{Event, Headers, Message, RowId, parse_headers},
     sink::{Reason, ReasonKind},
 };
 
@@ -15,19 +15,33 @@ use crate::{
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
 /// How many columns are selected.
-pub(super) const COLUMNS: usize = 10;
+pub(super) const COLUMNS: usize = 11;
 const PAYLOAD: usize = 6;
+const PLACE: usize = 9;
+const SIZE_AT: usize = 10;
 
 /// The columns that are read of a row `o`.
 pub(super) fn columns(table: &Table) -> String {
     format!(
-        "o.id, {lane} as lane, {event_id} as event_id, {destination} as destination, {key} as key, \
-         o.event_type::text as event_type, {payload} as payload, o.headers::text as headers, timestamptz_send(o.created_at) as created_at",
-        lane = Table::LANE,
-        event_id = Table::EVENT_ID,
+        "{id} as id, {lane} as lane, {event_id} as event_id, {destination} as destination, {key} as key, \
+         {event_type} as event_type, {payload} as payload, {headers} as headers, timestamptz_send({created_at}) as created_at, \
+         {place} as place",
+        id = table.id.readable(&table.id_column),
+        lane = table.lane,
+        event_id = table.event_id,
         destination = table.destination,
-        key = Table::KEY,
+        key = table.key,
+        event_type = table.event_type,
         payload = table.payload_sql(),
+        headers = table.headers,
+        created_at = table.created_at,
+        place = match &table.order {
+            Order::Numbered(_) if table.is_ordered_by_id() => "null::bigint".into(),
+            Order::Numbered(column) => format!("{column}::bigint"),
+            Order::Ranked(columns) => columns
+                .first()
+                .map_or("null::text".into(), |(column, _)| format!("{column}::text")),
+        },
     )
 }
 
@@ -44,14 +58,14 @@ pub(super) fn sized(from: &str) -> String {
 /// left where it is. (Both are SQL.)
 pub(super) fn sized_within(from: &str, bytes: &str, most: &str) -> String {
     format!(
-        "select id, lane, event_id, destination, key, event_type, case when size <= {most} then payload end, headers, created_at, size \
+        "select id, lane, event_id, destination, key, event_type, case when size <= {most} then payload end, headers, created_at, place, size \
            from (select o.*, {SIZE} as size, sum({SIZE}) over (rows unbounded preceding) as total from {from}) o where total - size < {bytes}"
     )
 }
 
 /// Bytes of payload and headers.
 pub(super) fn size(row: &PgRow) -> Result<usize, DbError> {
-    let size: i32 = get(row, 9)?;
+    let size: i32 = get(row, SIZE_AT)?;
     Ok(usize::try_from(size).unwrap_or_default())
 }
 
@@ -67,14 +81,14 @@ pub(super) fn event(
     let destination = text(3)?;
     let mut invalid = None;
     if destination.is_none() {
-        let detail = "it has no destination: topic and the --topic template are NULL";
+        let detail = "it has no destination: what is to tell it (--topic, or the mapping) is NULL";
         invalid = Some(Reason::new(ReasonKind::Invalid, detail));
     } else if size > most {
         let detail =
             format!("{size} bytes of payload and headers, above the sink's limit of {most}");
         invalid = Some(Reason::new(ReasonKind::TooLarge, detail));
     }
-    let headers = parse_headers(get(row, 7)?).unwrap_or_else(|reason| {
+    let headers = headers(get(row, 7)?, table).unwrap_or_else(|reason| {
         invalid.get_or_insert(reason);
         Headers::default()
     });
@@ -98,12 +112,35 @@ pub(super) fn event(
         message.headers.clear();
     }
     let lane = i32::try_from(get::<i64>(row, 1)?).unwrap_or_default();
+    let id = table.id.read(row, 0)?;
+    let position = match (&table.order, &id) {
+        (Order::Ranked(_), _) => 0,
+        (Order::Numbered(_), RowId::Number(number)) if table.is_ordered_by_id() => *number,
+        (Order::Numbered(_), _) => get(row, PLACE)?,
+    };
     Ok(Event {
-        id: get(row, 0)?,
+        id,
+        position,
         lane,
+        attempts: None,
         message,
         invalid,
     })
+}
+
+/// Where a row stands among ranked ones.
+pub(super) fn rank(row: &PgRow) -> Result<Option<String>, DbError> {
+    get(row, PLACE)
+}
+
+/// Those of the row, over further ones that the mapping names.
+fn headers(json: Option<&str>, table: &Table) -> Result<Headers, Reason> {
+    match json.and_then(|json| json.rsplit_once('\n')) {
+        Some((own, further)) if table.has_further_headers => {
+            Ok(parse_headers(Some(own))?.over(parse_headers(Some(further))?))
+        }
+        _ => parse_headers(json),
+    }
 }
 
 /// The payload's bytes. Text is itself in either format of the protocol, and need not be looked at.

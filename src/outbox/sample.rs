@@ -43,7 +43,7 @@ impl Outbox {
         let failures = self.names.failures();
         let sql = format!(
             "with {scope}, heads as (
-               select lane, (select o.created_at from {waiting} order by o.id limit 1) as created_at
+               select lane, (select {created_at} from {waiting} order by {order} limit 1) as created_at
                  from u
              ), {counted}
              select case when more then greatest(n, {estimate} - (select n from ended)) else n end,
@@ -55,6 +55,8 @@ impl Outbox {
                (select coalesce(bit_or(1::bigint << lane::int) filter (where created_at is not null), 0) from heads)
              from backlog",
             scope = self.scope_sql(link),
+            created_at = link.table.created_at,
+            order = link.table.order_by(),
             waiting = waiting_sql(&link.table),
             counted = counted_sql(&link.table),
             estimate = estimate_sql(&link.table),
@@ -98,23 +100,25 @@ impl Outbox {
             .collect();
         let failed = |lane_and_state: &str| {
             format!(
-                "from {failures} f join u on u.lane = f.lane join {outbox} o on o.id = f.id and {event_id} = f.event_id and {pending} \
+                "from {failures} f join u on u.lane = f.lane join {outbox} o on {is_of} and {pending} \
                  where {lane_and_state}",
                 failures = self.names.failures(),
                 outbox = link.table.names.outbox(),
-                event_id = Table::EVENT_ID,
-                pending = Table::PENDING,
+                is_of = link.table.is_of_failure(),
+                pending = link.table.pending,
             )
         };
         format!(
             "u as materialized (
                select lane - 1 as lane, floor from unnest('{{{firm}}}'::bigint[]) with ordinality u(floor, lane)
              ), retrying as materialized (
-               select o.created_at, f.id <= u.floor as passed {retrying}
+               select {created_at} as created_at, {passed} as passed {retrying}
              ), ended as materialized (select count(*) as n {ended})",
             firm = firm.join(","),
             retrying = failed("f.state = 'retrying'"),
-            ended = failed("f.state in ('dead', 'discarded') and f.id > u.floor"),
+            created_at = link.table.created_at,
+            passed = link.table.passed_sql(),
+            ended = failed(&format!("f.state in ('dead', 'discarded') and not ({})", link.table.passed_sql())),
         )
     }
 
@@ -139,7 +143,7 @@ fn counted_sql(table: &Table) -> String {
     format!(
         "counted as materialized (
            select count(*) as n from (select from u cross join lateral (
-             select from {outbox} o where {pending} and {lane} = u.lane and o.id > u.floor) o
+             select from {outbox} o where {pending} and {lane} = u.lane{above}) o
              limit {COUNTED} + 1 + (select n from ended)) o
          ), backlog as (
            select greatest(counted.n - ended.n + (select count(*) from retrying where passed), 0) as n,
@@ -147,8 +151,9 @@ fn counted_sql(table: &Table) -> String {
              from counted, ended
          )",
         outbox = table.names.outbox(),
-        pending = Table::PENDING,
-        lane = Table::LANE,
+        pending = table.pending,
+        lane = table.lane,
+        above = table.above_floor(),
     )
 }
 
@@ -156,11 +161,12 @@ fn counted_sql(table: &Table) -> String {
 /// and neither dead, discarded nor held by a dead one.
 fn waiting_sql(table: &Table) -> String {
     format!(
-        "{outbox} o where {pending} and {lane} = u.lane and o.id > u.floor \
+        "{outbox} o where {pending} and {lane} = u.lane{above} \
            and not {ended} and not exists (select from {failures} f where {held})",
         outbox = table.names.outbox(),
-        pending = Table::PENDING,
-        lane = Table::LANE,
+        pending = table.pending,
+        lane = table.lane,
+        above = table.above_floor(),
         ended = ended_sql(table),
         failures = table.names.failures(),
         held = held_by_dead_sql(table),
@@ -170,9 +176,9 @@ fn waiting_sql(table: &Table) -> String {
 /// Whether row `o` is dead or discarded.
 fn ended_sql(table: &Table) -> String {
     format!(
-        "exists (select from {} f where f.id = o.id and f.event_id = {} and f.state in ('dead', 'discarded'))",
+        "exists (select from {} f where {} and f.state in ('dead', 'discarded'))",
         table.names.failures(),
-        Table::EVENT_ID,
+        table.is_of_failure(),
     )
 }
 

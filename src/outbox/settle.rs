@@ -4,26 +4,21 @@ use std::collections::BTreeSet;
 
 use sqlx::postgres::PgRow;
 
-use super::{
-    Link, OnPublished, Outbox,
-    error::DbError,
-    session::statement,
-    table::{Table, array, get},
-};
-use crate::event::{Event, Failure};
+use super::{Link, Outbox, Table, error::DbError, session::statement, table::get};
+use crate::event::{Event, Failure, RowId};
 
 /// An event that the broker confirmed, told apart from a later row under a reused id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confirmed {
     /// The outbox row's id.
-    pub id: i64,
+    pub id: RowId,
     /// Its event id.
     pub event_id: String,
 }
 
 impl Outbox {
     /// Marks (or deletes) confirmed rows and writes failures, in the claim's open transaction.
-    /// `retried` are those of `published` that have a failure row.
+    /// `published` are indexes of `events`, `retried` those of them that have a failure row.
     ///
     /// # Errors
     /// Also when fewer rows changed than were confirmed (a trigger, a rule, row security): the others
@@ -32,38 +27,53 @@ impl Outbox {
         &self,
         link: &mut Link,
         events: &[Event],
-        published: &[i64],
-        retried: &[i64],
+        published: &[usize],
+        retried: &[usize],
         failures: &[Failure],
     ) -> Result<(), DbError> {
-        // The plain case is one round trip, the commit in it. Should fewer rows have changed then, those
-        // that did are rightly marked, as the broker has confirmed them. Failures and marks go together or
-        // not at all.
-        let plain = failures.is_empty() && retried.is_empty();
-        let mut statements = Vec::new();
-        if !published.is_empty() {
-            statements.push(self.settle_sql(published));
-        }
-        if !retried.is_empty() {
-            let retried = array(retried.iter().copied());
-            let failures = self.names.failures();
-            statements.push(format!("delete from {failures} where id = any({retried})"));
-        }
-        if plain {
-            statements.push("commit".into());
-        }
-        if !statements.is_empty() {
-            let sql = statements.join("; ");
-            let (_, counts) = link.session.batch_counted("settle", sql).await?;
-            self.assert_settled(counts.first().copied(), published.len())?;
-        }
-        if plain {
+        let ids = |indexes: &[usize]| -> Vec<&RowId> {
+            indexes.iter().map(|&index| &events[index].id).collect()
+        };
+        let commits = failures.is_empty() && retried.is_empty();
+        self.mark(link, &ids(published), &ids(retried), commits)
+            .await?;
+        if commits {
             return Ok(());
         }
         if !failures.is_empty() && !defect!(LoseFailure) {
             self.write_failures(link, events, failures).await?;
         }
         link.session.commit().await
+    }
+
+    /// Marks rows and forgets the failures of those retried. The plain case is one round trip, the commit
+    /// in it: should fewer rows have changed then, those that did are rightly marked, as the broker has
+    /// confirmed them. Failures and marks go together or not at all.
+    async fn mark(
+        &self,
+        link: &mut Link,
+        published: &[&RowId],
+        retried: &[&RowId],
+        commits: bool,
+    ) -> Result<(), DbError> {
+        let mut statements = Vec::new();
+        if !published.is_empty() {
+            statements.push(settle_sql(&link.table, published));
+        }
+        if !retried.is_empty() {
+            let retried = link.table.id.array(retried.iter().copied());
+            let failures = self.names.failures();
+            statements.push(format!("delete from {failures} where id = any({retried})"));
+        }
+        if commits {
+            statements.push("commit".into());
+        }
+        if statements.is_empty() {
+            return Ok(());
+        }
+        let sql = statements.join("; ");
+        let (_, counts) = link.session.batch_counted("settle", sql).await?;
+        self.assert_settled(counts.first().copied(), published.len())
     }
 
     fn assert_settled(&self, changed: Option<u64>, published: usize) -> Result<(), DbError> {
@@ -77,20 +87,6 @@ impl Outbox {
         )))
     }
 
-    fn settle_sql(&self, published: &[i64]) -> String {
-        let outbox = self.names.outbox();
-        let ids = array(published.iter().copied());
-        match self.on_published {
-            OnPublished::Mark => {
-                format!(
-                    "update {outbox} as o set published_at = statement_timestamp() where id = any({ids}) and {}",
-                    Table::PENDING
-                )
-            }
-            OnPublished::Delete => format!("delete from {outbox} as o where id = any({ids})"),
-        }
-    }
-
     async fn write_failures(
         &self,
         link: &mut Link,
@@ -98,19 +94,19 @@ impl Outbox {
         failures: &[Failure],
     ) -> Result<(), DbError> {
         let sql = format!(
-            "insert into {} as f (id, event_id, lane, key, destination, state, holds, attempts, next_attempt_at, reason, failed_at)
+            "insert into {failures_table} as f (id, event_id, lane, key, destination, state, holds, attempts, next_attempt_at, reason, failed_at)
              select id, event_id, lane, key, destination, case when retry_ms is null then 'dead' else 'retrying' end,
                     holds, attempts, clock_timestamp() + retry_ms * interval '1 millisecond', reason, clock_timestamp()
-               from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::text[], $6::bigint[], $7::bool[], $8::int[], $9::text[])
+               from unnest({ids}, $1::text[], $2::int[], $3::text[], $4::text[], $5::bigint[], $6::bool[], $7::int[], $8::text[])
                  as u(id, event_id, lane, key, destination, retry_ms, holds, attempts, reason)
              on conflict (id) do update set event_id = excluded.event_id, lane = excluded.lane, key = excluded.key,
                 destination = excluded.destination, state = excluded.state, holds = excluded.holds, attempts = excluded.attempts,
                 next_attempt_at = excluded.next_attempt_at, reason = excluded.reason, failed_at = excluded.failed_at",
-            self.names.failures()
+            failures_table = self.names.failures(),
+            ids = link.table.id.array(failures.iter().map(|f| &events[f.index].id)),
         );
         let of = |failure: &Failure| &events[failure.index];
         let query = statement(sql)
-            .bind(failures.iter().map(|f| of(f).id).collect::<Vec<_>>())
             .bind(
                 failures
                     .iter()
@@ -164,41 +160,46 @@ impl Outbox {
         confirmed: &[Confirmed],
     ) -> Result<(), DbError> {
         link.session.begin(&self.timeouts).await?;
-        let ids: Vec<i64> = confirmed.iter().map(|event| event.id).collect();
+        let table = &link.table;
         let event_ids: Vec<&str> = confirmed
             .iter()
             .map(|event| event.event_id.as_str())
             .collect();
-        let outbox = self.names.outbox();
         let still = format!(
-            "select o.id from {outbox} o join unnest($1::bigint[], $2::text[]) u(id, event_id)
-                on o.id = u.id and {} = u.event_id where {} for update of o",
-            Table::EVENT_ID,
-            Table::PENDING
+            "select {readable} from {outbox} o join unnest({ids}, $1::text[]) u(id, event_id)
+                on {id} = u.id and {event_id} = u.event_id where {pending} for update of o",
+            readable = table.id.readable(&table.id_column),
+            outbox = self.names.outbox(),
+            ids = table.id.array(confirmed.iter().map(|event| &event.id)),
+            id = table.id_column,
+            event_id = table.event_id,
+            pending = table.pending,
         );
         let rows = link
             .session
-            .fetch("settle", statement(still).bind(&ids).bind(&event_ids))
+            .fetch("settle", statement(still).bind(&event_ids))
             .await?;
-        let pending = rows
-            .iter()
-            .map(|row| get(row, 0))
-            .collect::<Result<Vec<i64>, _>>()?;
-        let retried: Vec<i64> = {
-            let sql = format!(
-                "select id, lane from {} where id = any($1) and state = 'retrying'",
-                self.names.failures()
-            );
-            let rows = link
-                .session
-                .fetch("settle", statement(sql).bind(&pending))
-                .await?;
-            self.lock_lanes(link, &rows).await?;
-            rows.iter()
-                .map(|row| get(row, 0))
-                .collect::<Result<_, _>>()?
+        let read = |rows: &[PgRow], table: &Table| {
+            let ids = rows.iter().map(|row| table.id.read(row, 0));
+            ids.collect::<Result<Vec<RowId>, _>>()
         };
-        self.settle(link, &[], &pending, &retried, &[]).await
+        let pending = read(&rows, &link.table)?;
+        let sql = format!(
+            "select {}, lane from {} where id = any({}) and state = 'retrying'",
+            link.table.id.readable("id"),
+            self.names.failures(),
+            link.table.id.array(pending.iter()),
+        );
+        let rows = link.session.fetch("settle", statement(sql)).await?;
+        self.lock_lanes(link, &rows).await?;
+        let retried = read(&rows, &link.table)?;
+        self.mark(
+            link,
+            &pending.iter().collect::<Vec<_>>(),
+            &retried.iter().collect::<Vec<_>>(),
+            true,
+        )
+        .await
     }
 
     /// Locks the lanes of failures that are to go: a claim that is reading one of them rests on them.
@@ -211,5 +212,17 @@ impl Outbox {
             link.session.execute("settle", statement(sql)).await?;
         }
         Ok(())
+    }
+}
+
+fn settle_sql(table: &Table, published: &[&RowId]) -> String {
+    let outbox = table.names.outbox();
+    let (id, ids) = (&table.id_column, table.id.array(published.iter().copied()));
+    match &table.set {
+        Some(set) => format!(
+            "update {outbox} as o set {set} where {id} = any({ids}) and {}",
+            table.pending
+        ),
+        None => format!("delete from {outbox} as o where {id} = any({ids})"),
     }
 }

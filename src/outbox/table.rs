@@ -1,111 +1,22 @@
-//! The one description of the outbox table that every statement is built from: names, and SQL
-//! expressions over a row called `o`.
+//! The one description of the outbox table that every statement is built from: SQL expressions over a row
+//! called `o`, as the mapping and the columns' types have it.
 
 use sqlx::Row;
 
 use super::{
+    catalog::{Column, Found},
     error::DbError,
-    session::{Session, statement},
+    names::{Names, quote_identifier},
+    row_id::IdType,
+    session::Session,
 };
-use crate::template::{Template, quote_literal};
+use crate::{
+    mapping::{Done, HeaderColumns, Mapping, Setting},
+    template::{Template, quote_literal},
+};
 
 /// The number of lanes. It is in the pending index: part of the on-disk format.
 pub const LANES: usize = 64;
-
-/// Longest table name that leaves room for the names derived from it (63 bytes in all).
-const LONGEST_NAME: usize = 46;
-
-/// Quotes an identifier.
-pub fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Names of the outbox table and of the relay's own tables beside it, in the same schema.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    schema: String,
-    table: String,
-}
-
-impl Names {
-    /// Parses `table` or `schema.table`; without a schema it is `public`.
-    ///
-    /// # Errors
-    /// In words.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (schema, table) = text.split_once('.').unwrap_or(("public", text));
-        if schema.is_empty() || table.is_empty() || table.contains('.') {
-            return Err("it is not a table's name; write it like outbox or sales.outbox".into());
-        }
-        if text.contains('\0') {
-            return Err("it contains a NUL".into());
-        }
-        if table.len() > LONGEST_NAME || schema.len() > 63 {
-            return Err(format!(
-                "it is too long: {LONGEST_NAME} bytes at most, to leave room for `{table}_failures`"
-            ));
-        }
-        Ok(Self {
-            schema: schema.into(),
-            table: table.into(),
-        })
-    }
-
-    /// `"schema"."outbox_suffix"`: what belongs to the table.
-    pub(super) fn qualified(&self, suffix: &str) -> String {
-        self.in_schema(&format!("{}{suffix}", self.table))
-    }
-
-    /// `"schema"."outbox"`.
-    pub fn outbox(&self) -> String {
-        self.qualified("")
-    }
-
-    /// `"schema"."outbox_failures"`.
-    pub fn failures(&self) -> String {
-        self.qualified("_failures")
-    }
-
-    /// `"schema"."outbox_instances"`.
-    pub fn instances(&self) -> String {
-        self.qualified("_instances")
-    }
-
-    /// `"schema"."name"`: quoted, of what the outbox tables of a schema share.
-    pub(super) fn in_schema(&self, name: &str) -> String {
-        format!("{}.{}", self.quoted_schema(), quote_identifier(name))
-    }
-
-    /// `"outbox_pending"`: the quoted name, without schema, of what belongs to the table.
-    pub(super) fn beside(&self, suffix: &str) -> String {
-        quote_identifier(&format!("{}{suffix}", self.table))
-    }
-
-    /// `"schema"`.
-    pub fn quoted_schema(&self) -> String {
-        quote_identifier(&self.schema)
-    }
-
-    /// The schema's plain name.
-    pub fn schema(&self) -> &str {
-        &self.schema
-    }
-
-    /// The table's plain name.
-    pub fn table(&self) -> &str {
-        &self.table
-    }
-
-    /// `schema.outbox`, unquoted: for people, and the payload of NOTIFY.
-    pub fn display(&self) -> String {
-        format!("{}.{}", self.schema, self.table)
-    }
-
-    /// `to_regclass('…')` of a quoted name, as SQL.
-    pub fn regclass(&self) -> String {
-        format!("to_regclass({})", quote_literal(&self.outbox()))
-    }
-}
 
 /// What the payload column is made of; the relay looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +30,7 @@ pub enum PayloadType {
 }
 
 impl PayloadType {
-    /// The content type where the row's headers name none.
+    /// The content type where neither the row's headers nor the mapping name one.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -127,6 +38,25 @@ impl PayloadType {
             Self::Bytes => "application/octet-stream",
         }
     }
+
+    fn of(sql_type: &str) -> Option<Self> {
+        Some(match sql_type {
+            "jsonb" | "json" => Self::Json,
+            "text" | "character varying" => Self::Text,
+            "bytea" => Self::Bytes,
+            _ => return None,
+        })
+    }
+}
+
+/// What tells the order of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Order {
+    /// A unique number that the INSERT draws from a sequence. Floors ([`super::floors`]) rest on that.
+    Numbered(String),
+    /// These columns, with their types; the last is the id. Anything may come to be visible below what
+    /// has been seen: there are no floors.
+    Ranked(Vec<(String, String)>),
 }
 
 /// The table as it is in the database now. Looked up by each new connection, since the schema may
@@ -139,114 +69,141 @@ pub struct Table {
     pub oid: u32,
     /// What the payload is.
     pub payload: PayloadType,
-    /// The destination of a row, of type text.
-    pub destination: String,
-    /// Tells this table, as it is, from another of its name: see [`stamp_sql`].
+    /// Tells this table, as it is, from another of its name.
     pub stamp: String,
+    /// What ids are made of.
+    pub(super) id: IdType,
+    pub(super) order: Order,
+    /// The id: `o."id"`.
+    pub(super) id_column: String,
+    /// A row that nobody has published yet.
+    pub(super) pending: String,
+    /// The key, of type text; NULL has no order.
+    pub(super) key: String,
+    /// The stable id, of type text.
+    pub(super) event_id: String,
+    /// The lane of a row. The pending index is over this very expression.
+    pub(super) lane: String,
+    /// The destination of a row, of type text.
+    pub(super) destination: String,
+    /// What happened, of type text.
+    pub(super) event_type: String,
+    /// Headers as JSON text; where there are further ones, these in a line of their own at the end.
+    pub(super) headers: String,
+    pub(super) has_further_headers: bool,
+    /// When it happened, a timestamptz.
+    pub(super) created_at: String,
+    /// The payload column's plain name.
+    pub(super) payload_name: String,
+    /// What is set in a published row, as SQL; `None`: it is deleted.
+    pub(super) set: Option<String>,
 }
 
-/// What changes when a table is swapped for another, rewritten, emptied by TRUNCATE, or gets another
-/// payload column: what was learnt of it then, its floors too, holds no more.
-pub(super) fn stamp_sql(names: &Names) -> String {
-    format!(
-        "(select format('%s/%s/%s', attrelid, pg_relation_filenode(attrelid), atttypid) from pg_attribute \
-           where attrelid = {}::oid and attname = 'payload')",
-        names.regclass()
-    )
+/// That column of a row `o`.
+pub(super) fn of_row(column: &str) -> String {
+    format!("o.{}", quote_identifier(column))
 }
-
-/// Every column the relay reads or writes.
-pub const COLUMNS: [&str; 9] = [
-    "id",
-    "event_id",
-    "aggregate_id",
-    "event_type",
-    "topic",
-    "payload",
-    "headers",
-    "created_at",
-    "published_at",
-];
 
 impl Table {
-    /// A row that nobody has published yet.
-    pub const PENDING: &'static str = "o.published_at is null";
-    /// The key, of type text; NULL has no order.
-    pub const KEY: &'static str = "o.aggregate_id::text";
-    /// The stable id, of type text.
-    pub const EVENT_ID: &'static str = "o.event_id::text";
-    /// The lane of a row. The pending index is over this very expression.
-    pub const LANE: &'static str =
-        "(hashtextextended(coalesce(o.aggregate_id, o.id::text), 0) & 63)";
-
     /// Looks at the table.
     ///
     /// # Errors
-    /// A [`DbError`] of the schema's kind that names the missing table or column, or the type that
-    /// cannot be sent.
+    /// A [`DbError`] of the schema's kind that names the missing table or columns, or types that cannot
+    /// be worked with.
     pub async fn describe(
         session: &mut Session,
         names: &Names,
-        topic: &Template,
+        mapping: &Mapping,
     ) -> Result<Self, DbError> {
-        let sql = format!(
-            "select c.oid::bigint, coalesce(array_agg(a.attname::text) filter (where a.attname is not null), '{{}}'),
-                    max(format_type(a.atttypid, null)) filter (where a.attname = 'payload'), {}
-               from pg_class c
-               left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-              where c.oid = {} group by c.oid",
-            stamp_sql(names),
-            names.regclass()
-        );
-        let rows = session.fetch("describe", statement(sql)).await?;
-        let Some(row) = rows.first() else {
-            return Err(DbError::table(format!(
-                "there is no table {}: create it with `outboxd migrate`, or name the right one with --table",
-                names.display()
-            )));
-        };
-        let columns: Vec<String> = get(row, 1)?;
-        let needed = COLUMNS.into_iter().chain(topic.columns());
-        let missing: Vec<_> = needed
-            .filter(|name| !columns.iter().any(|column| column == name))
-            .collect();
+        let found = Found::look(session, names, mapping).await?;
+        let missing = found.missing(names, mapping);
         if !missing.is_empty() {
-            return Err(DbError::table(format!(
-                "{} has no column {}",
-                names.display(),
-                missing.join(", ")
-            )));
+            return Err(DbError::table(missing.join("\n")));
         }
-        let oid: i64 = get(row, 0)?;
-        let oid =
-            u32::try_from(oid).map_err(|_| DbError::table(format!("oid {oid} is out of range")))?;
-        let payload_type: String = get(row, 2)?;
-        let payload = match payload_type.as_str() {
-            "jsonb" | "json" => PayloadType::Json,
-            "text" | "character varying" => PayloadType::Text,
-            "bytea" => PayloadType::Bytes,
-            other => {
-                return Err(DbError::table(format!(
-                    "column payload of {} is of type {other}; it must be jsonb, json, text or bytea",
-                    names.display()
-                )));
-            }
+        let column = |name: &str| found.column(name);
+        let id = column(&mapping.id).and_then(|id| IdType::of(&id.sql_type));
+        let payload = column(&mapping.payload).and_then(|it| PayloadType::of(&it.sql_type));
+        let (Some(id), Some(payload)) = (id, payload) else {
+            return Err(DbError::table(found.wrong_types(names, mapping).join("\n")));
         };
-        let destination = format!("coalesce(o.topic, {})", topic.to_sql("o"));
+        let value = |value: &Option<Template>| value.as_ref().map(|value| value.to_sql(of_row));
+        let id_column = of_row(&mapping.id);
+        let time = mapping.time.as_deref().and_then(column);
         Ok(Self {
             names: names.clone(),
-            oid,
+            oid: found.oid,
             payload,
-            destination,
-            stamp: get(row, 3)?,
+            stamp: found.stamp.clone(),
+            id,
+            order: order(&found, mapping),
+            pending: pending(mapping, of_row),
+            lane: lane(mapping, of_row),
+            key: value(&mapping.key).unwrap_or_else(|| "null::text".into()),
+            event_id: value(&mapping.event_id).unwrap_or_else(|| format!("{id_column}::text")),
+            destination: destination(mapping),
+            event_type: value(&mapping.event_type).unwrap_or_else(|| "null::text".into()),
+            headers: headers(mapping),
+            has_further_headers: further_headers(mapping).is_some(),
+            created_at: time.map_or_else(|| "clock_timestamp()".into(), time_sql),
+            payload_name: mapping.payload.clone(),
+            set: set_sql(&mapping.done),
+            id_column,
         })
     }
 
     /// The payload as it is sent: text or bytea.
-    pub fn payload_sql(&self) -> &'static str {
+    pub fn payload_sql(&self) -> String {
+        let column = of_row(&self.payload_name);
         match self.payload {
-            PayloadType::Bytes => "o.payload",
-            PayloadType::Json | PayloadType::Text => "o.payload::text",
+            PayloadType::Bytes => column,
+            PayloadType::Json | PayloadType::Text => format!("{column}::text"),
+        }
+    }
+
+    /// What rows are ordered by.
+    pub(super) fn order_by(&self) -> String {
+        match &self.order {
+            Order::Numbered(column) => column.clone(),
+            Order::Ranked(columns) => {
+                let columns = columns.iter().map(|(column, _)| column.as_str());
+                columns.collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// A condition: the row lies above `u.floor`.
+    pub(super) fn above_floor(&self) -> String {
+        match &self.order {
+            Order::Numbered(column) => format!(" and {column} > u.floor"),
+            Order::Ranked(_) => String::new(),
+        }
+    }
+
+    /// A condition: the row `o` does not lie above `u.floor`.
+    pub(super) fn passed_sql(&self) -> String {
+        match &self.order {
+            Order::Numbered(column) => format!("{column} <= u.floor"),
+            Order::Ranked(_) => "false".into(),
+        }
+    }
+
+    /// Whether the order is that of ids.
+    pub(super) fn is_ordered_by_id(&self) -> bool {
+        matches!(&self.order, Order::Numbered(column) if *column == self.id_column)
+    }
+
+    /// A number that tells which of several rows is older, as far as there is one.
+    pub(super) fn age_sql(&self) -> String {
+        match &self.order {
+            Order::Numbered(column) => column.clone(),
+            Order::Ranked(columns) => match columns.first() {
+                Some((column, sql_type)) if sql_type.starts_with("timestamp") => format!(
+                    "case when isfinite({column}) then (extract(epoch from {column}) * 1000000)::bigint else 0 end"
+                ),
+                Some((column, sql_type)) if is_integer(sql_type) => format!("{column}::bigint"),
+                // None is: all lanes have their turn.
+                _ => "(random() * 1000000000)::bigint".into(),
+            },
         }
     }
 
@@ -256,8 +213,16 @@ impl Table {
         format!(
             "f.holds and f.lane = u.lane and hashtextextended(f.key, 0) = hashtextextended({key}, 0) \
              and f.key = {key} and f.destination = {destination}",
-            key = Self::KEY,
+            key = self.key,
             destination = self.destination,
+        )
+    }
+
+    /// Whether the failure `f` is that of the row `o`.
+    pub(super) fn is_of_failure(&self) -> String {
+        format!(
+            "{} = f.id and {} = f.event_id",
+            self.id_column, self.event_id
         )
     }
 
@@ -266,6 +231,133 @@ impl Table {
         // The oid's bits as an int4: oids above 2^31 become negative, still one namespace each.
         format!("{}, {lane}", self.oid.cast_signed())
     }
+
+    /// The statement that makes the index by which claims find their rows.
+    pub(super) fn pending_index(&self, mapping: &Mapping) -> String {
+        let order = self.order_by().replace("o.\"", "\"");
+        format!(
+            "create index concurrently {} on {} ({}, {order}) where {}",
+            self.names.beside("_pending"),
+            self.names.outbox(),
+            lane(mapping, quote_identifier),
+            pending(mapping, quote_identifier),
+        )
+    }
+}
+
+pub(super) fn is_integer(sql_type: &str) -> bool {
+    matches!(sql_type, "bigint" | "integer" | "smallint")
+}
+
+/// The column that orders rows, if any does.
+pub(super) fn order_column<'a>(found: &'a Found, mapping: &Mapping) -> Option<&'a Column> {
+    match &mapping.order {
+        Some(name) => found.column(name),
+        None => found
+            .column(&mapping.id)
+            .filter(|id| is_integer(&id.sql_type)),
+    }
+}
+
+fn order(found: &Found, mapping: &Mapping) -> Order {
+    let by = order_column(found, mapping);
+    if let Some(column) = by {
+        let is_numbered = is_integer(&column.sql_type) && column.is_unique && column.is_drawn;
+        if mapping.is_own() || is_numbered {
+            return Order::Numbered(of_row(&column.name));
+        }
+    }
+    let id = found.column(&mapping.id);
+    let by = by.filter(|column| column.name != mapping.id);
+    let columns = by.into_iter().chain(id);
+    Order::Ranked(
+        columns
+            .map(|column| (of_row(&column.name), column.sql_type.clone()))
+            .collect(),
+    )
+}
+
+fn lane(mapping: &Mapping, column: impl Fn(&str) -> String) -> String {
+    let id = format!("{}::text", column(&mapping.id));
+    let of = match &mapping.key {
+        Some(key) => format!("coalesce({}, {id})", key.to_sql(column)),
+        None => id,
+    };
+    format!("(hashtextextended({of}, 0) & {})", LANES - 1)
+}
+
+fn pending(mapping: &Mapping, column: impl Fn(&str) -> String) -> String {
+    let condition = mapping.pending.as_ref();
+    condition.map_or("true".into(), |condition| {
+        format!("({})", condition.to_sql(column))
+    })
+}
+
+fn destination(mapping: &Mapping) -> String {
+    let values = mapping.destination.iter().map(|value| value.to_sql(of_row));
+    match &values.collect::<Vec<_>>()[..] {
+        [one] => one.clone(),
+        several => format!("coalesce({})", several.join(", ")),
+    }
+}
+
+/// Nothing in here fails, whatever is in a row.
+fn headers(mapping: &Mapping) -> String {
+    let own = match &mapping.headers {
+        Some(HeaderColumns::Json(column)) => format!("{}::text", of_row(column)),
+        Some(HeaderColumns::Arrays(names, values)) => format!(
+            "(select json_object_agg(name, value) from unnest({}, {}) h (name, value) where name is not null)::text",
+            of_row(names),
+            of_row(values)
+        ),
+        None => "null::text".into(),
+    };
+    further_headers(mapping).map_or(own.clone(), |further| {
+        format!("coalesce({own}, '{{}}') || E'\\n' || {further}")
+    })
+}
+
+/// In one line, without those that are NULL.
+fn further_headers(mapping: &Mapping) -> Option<String> {
+    let content_type = mapping
+        .content_type
+        .iter()
+        .map(|value| ("content-type", value));
+    let further = mapping.further_headers.iter();
+    let members: Vec<_> = content_type
+        .chain(further.map(|(name, value)| (name.as_str(), value)))
+        .map(|(name, value)| format!("{}, {}", quote_literal(name), value.to_sql(of_row)))
+        .collect();
+    let object = format!(
+        "json_strip_nulls(json_build_object({}))::text",
+        members.join(", ")
+    );
+    (!members.is_empty()).then_some(object)
+}
+
+fn time_sql(column: &Column) -> String {
+    let time = of_row(&column.name);
+    if is_integer(&column.sql_type) {
+        // What no timestamp can hold is no time.
+        return format!(
+            "to_timestamp(case when {time} between 0 and 253402300799999 then {time} end / 1000.0)"
+        );
+    }
+    time
+}
+
+fn set_sql(done: &Done) -> Option<String> {
+    let Done::Set(settings) = done else {
+        return None;
+    };
+    let settings = settings.iter().map(|(column, setting)| {
+        let value = match setting {
+            Setting::Now => "statement_timestamp()".into(),
+            Setting::Constant(text) => quote_literal(text),
+        };
+        format!("{} = {value}", quote_identifier(column))
+    });
+    Some(settings.collect::<Vec<_>>().join(", "))
 }
 
 /// Numbers as the text of an SQL array.

@@ -2,7 +2,9 @@
 
 use sqlx::postgres::PgRow;
 
-use super::{DbError, LANES, Link, Outbox, Session, session::statement, table::get};
+use super::{
+    DbError, LANES, Link, Outbox, Session, Table, fit::Misfit, session::statement, table::get,
+};
 
 impl Outbox {
     /// Refuses tables that this relay must not touch; call it at start. (Missing columns of the outbox
@@ -13,12 +15,27 @@ impl Outbox {
     /// a pending index counts its lanes otherwise, which another version made.
     pub async fn verify(&self, link: &mut Link) -> Result<(), DbError> {
         link.session.begin(&self.timeouts).await?;
-        self.verify_in(&mut link.session, link.table.oid).await?;
+        self.verify_in(&mut link.session, &link.table).await?;
         link.session.commit().await
     }
 
-    pub(super) async fn verify_in(&self, session: &mut Session, oid: u32) -> Result<(), DbError> {
-        let indexes = self.lane_indexes(session, oid).await?;
+    /// Refuses a table that the mapping does not fit; for commands that publish nothing.
+    ///
+    /// # Errors
+    /// Of the schema's kind, with everything that does not fit and the remedies.
+    pub async fn verify_mapping(&self, link: &mut Link) -> Result<(), DbError> {
+        link.session.begin_reading(&self.timeouts).await?;
+        let misfits = self.misfits(&mut link.session, &link.table).await?;
+        link.session.commit().await?;
+        refuse(&misfits)
+    }
+
+    pub(super) async fn verify_in(
+        &self,
+        session: &mut Session,
+        table: &Table,
+    ) -> Result<(), DbError> {
+        let indexes = self.lane_indexes(session, table.oid).await?;
         if let Some(index) = indexes.iter().find(|index| index.is_foreign()) {
             return Err(DbError::table(format!(
                 "index {} divides the keys of {} into {} lanes, this outboxd into {LANES}: \
@@ -28,16 +45,13 @@ impl Outbox {
                 index.lanes
             )));
         }
-        let wrong = self.wrong_types(session, oid).await?;
-        if !wrong.is_empty() {
-            return Err(DbError::table(wrong.join("; ")));
-        }
+        refuse(&self.misfits(session, table).await?)?;
         for (table, columns) in self.own_tables() {
             let missing = missing_columns(session, &table, columns).await?;
             match missing.as_deref() {
                 None => {
                     return Err(DbError::table(format!(
-                        "there is no table {table}: create it with `outboxd migrate`"
+                        "there is no table {table}: create it with `outboxd migrate`, with the same settings"
                     )));
                 }
                 Some([]) => {}
@@ -60,31 +74,6 @@ impl Outbox {
         ]
     }
 
-    /// Columns of types that cannot be worked with, in words.
-    pub(super) async fn wrong_types(
-        &self,
-        session: &mut Session,
-        oid: u32,
-    ) -> Result<Vec<String>, DbError> {
-        let sql = "select attname::text, format_type(atttypid, null) from pg_attribute
-                    where attrelid = $1::bigint::oid and attnum > 0 and not attisdropped";
-        let query = statement(sql).bind(i64::from(oid));
-        let rows = session.fetch("verify", query).await?;
-        let mut wrong = Vec::new();
-        for row in &rows {
-            let (column, found): (&str, &str) = (get(row, 0)?, get(row, 1)?);
-            let types = TYPES.iter().find(|(name, _)| *name == column);
-            if let Some((_, types)) = types.filter(|(_, types)| !types.contains(&found)) {
-                wrong.push(format!(
-                    "column {column} of {} is of type {found}; it must be {}",
-                    self.names.display(),
-                    types.join(" or ")
-                ));
-            }
-        }
-        Ok(wrong)
-    }
-
     /// The indexes by hash of the key.
     pub(super) async fn lane_indexes(
         &self,
@@ -97,8 +86,9 @@ impl Outbox {
                       regexp_replace(pg_get_indexdef(indexrelid, 1, true), '::[a-z ]+|[() ]', '', 'g') as first,
                       regexp_replace(pg_get_expr(indpred, indrelid), '[() ]', '', 'g') as predicate
                  from pg_index where indrelid = $1::bigint::oid)
-             select name, valid, substring(first from '&([0-9]{1,9})$')::bigint + 1, second = 'id' and predicate = 'published_atISNULL'
-               from indexes where first ~ '^hashtextextendedCOALESCEaggregate_id,id,0&[0-9]{1,9}$' order by name";
+             select name, valid, substring(first from '&([0-9]{1,9})$')::bigint + 1,
+                    second = 'id' and predicate = 'published_atISNULL' and first like 'hashtextextendedCOALESCEaggregate_id,id,0&%'
+               from indexes where first ~ '^hashtextextended.*,0&[0-9]{1,9}$' order by name";
         let query = statement(sql).bind(i64::from(oid));
         let rows = session.fetch("verify", query).await?;
         rows.iter().map(LaneIndex::read).collect()
@@ -111,7 +101,7 @@ pub(super) struct LaneIndex {
     /// A build that failed or was broken off leaves an invalid index, which is kept up for nothing.
     pub(super) valid: bool,
     pub(super) lanes: i64,
-    /// Of pending rows, and by id within a lane.
+    /// Of pending rows of outboxd's own table, and by id within a lane.
     pending: bool,
 }
 
@@ -136,21 +126,15 @@ impl LaneIndex {
     }
 }
 
-/// What the columns may be made of; `event_id` and `event_type` are read as text, whatever they are.
-const TYPES: [(&str, &[&str]); 7] = [
-    ("id", &["bigint"]),
-    ("aggregate_id", &TEXT),
-    ("topic", &TEXT),
-    (
-        "payload",
-        &["jsonb", "json", "text", "character varying", "bytea"],
-    ),
-    ("headers", &["jsonb", "json", "text"]),
-    ("created_at", &TIME),
-    ("published_at", &TIME),
-];
-const TEXT: [&str; 2] = ["text", "character varying"];
-const TIME: [&str; 2] = ["timestamp with time zone", "timestamp without time zone"];
+pub(super) fn refuse(misfits: &[Misfit]) -> Result<(), DbError> {
+    if misfits.is_empty() {
+        return Ok(());
+    }
+    let lines = misfits
+        .iter()
+        .map(|it| format!("{}\n  -> {}", it.what, it.remedy));
+    Err(DbError::table(lines.collect::<Vec<_>>().join("\n")))
+}
 
 const FAILURES_COLUMNS: [&str; 11] = [
     "id",

@@ -98,8 +98,8 @@ impl Relay {
         }
         let mut link = self.outbox.link().await?;
         // Once charged, its deaths count anew.
-        let deadly = self.careful.is_deadly(event.id);
-        let trial = (!deadly).then_some(event.id);
+        let deadly = self.careful.is_deadly(&event.id);
+        let trial = (!deadly).then_some(&event.id);
         self.outbox
             .note_trial(&mut link, &self.settings.instance, trial)
             .await?;
@@ -194,7 +194,8 @@ impl Relay {
 
     fn measure(&self, claim: &Claim, outcomes: &[Outcome], claiming: Instant) {
         let elapsed = claiming.elapsed();
-        self.metrics.answered(outcomes, claim.attempts.len());
+        let retries = claim.events.iter().filter(|event| event.attempts.is_some());
+        self.metrics.answered(outcomes, retries.count());
         // The database's clock now: when the claim began there, and what passed since.
         let now_ms = claim.now_us / 1000 + i64::try_from(elapsed.as_millis()).unwrap_or_default();
         for (event, outcome) in claim.events.iter().zip(outcomes) {
@@ -213,7 +214,6 @@ impl Relay {
         settle(
             &claim.events,
             outcomes,
-            &claim.attempts,
             policy,
             &mut rejections,
             fastrand::f64,
@@ -295,8 +295,8 @@ impl Relay {
 /// What was confirmed, and must be marked now that its own settlement failed. Not what stands behind
 /// a dead event of its key: that death is not written down, so the event is sent again, and they
 /// after it.
-fn owed(events: &[Event], published: &[i64], failures: &[Failure]) -> Vec<Confirmed> {
-    let published: HashSet<i64> = published.iter().copied().collect();
+fn owed(events: &[Event], published: &[usize], failures: &[Failure]) -> Vec<Confirmed> {
+    let published: HashSet<usize> = published.iter().copied().collect();
     let failed: HashSet<usize> = failures.iter().map(|failure| failure.index).collect();
     let mut dead = HashSet::new();
     let mut owed = Vec::new();
@@ -304,9 +304,9 @@ fn owed(events: &[Event], published: &[i64], failures: &[Failure]) -> Vec<Confir
         let key = event.ordering_key();
         if failed.contains(&index) {
             dead.extend(key);
-        } else if published.contains(&event.id) && !key.is_some_and(|key| dead.contains(&key)) {
+        } else if published.contains(&index) && !key.is_some_and(|key| dead.contains(&key)) {
             owed.push(Confirmed {
-                id: event.id,
+                id: event.id.clone(),
                 event_id: event.message.id.clone(),
             });
         }
@@ -329,8 +329,11 @@ mod tests {
             holds: false,
             reason: Reason::new(ReasonKind::Invalid, "no"),
         };
-        let owed = owed(&events, &[1, 2, 4, 5], &[dead]);
-        let ids: Vec<i64> = owed.iter().map(|confirmed| confirmed.id).collect();
-        assert_eq!(ids, [1, 2, 5]);
+        let owed = owed(&events, &[0, 1, 3, 4], &[dead]);
+        let ids: Vec<String> = owed
+            .iter()
+            .map(|confirmed| confirmed.id.to_string())
+            .collect();
+        assert_eq!(ids, ["1", "2", "5"]);
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::event::RowId;
 use crate::lock::lock;
 use crate::outbox::{Registered, Trial};
 
@@ -37,7 +38,7 @@ impl Careful {
             );
             *self.state() = State {
                 until: Some(Instant::now() + LASTS),
-                suspect: registered.trial,
+                suspect: registered.trial.clone(),
             };
         }
     }
@@ -54,11 +55,12 @@ impl Careful {
     }
 
     /// Whether this event was being tried at the last three deaths. Asked once: the charge clears it.
-    pub(super) fn is_deadly(&self, id: i64) -> bool {
+    pub(super) fn is_deadly(&self, id: &RowId) -> bool {
         let mut state = self.state();
         let deadly = state
             .suspect
-            .is_some_and(|trial| trial.id == id && trial.deaths >= DEATHS);
+            .as_ref()
+            .is_some_and(|trial| trial.id == *id && trial.deaths >= DEATHS);
         if deadly {
             state.suspect = None;
         }

@@ -57,9 +57,14 @@ async fn read(
     let mut events: Vec<FailedEvent> = Vec::new();
     loop {
         let page = PAGE.min(limit - events.len());
-        let after = events.last().map_or(i64::MIN, |event| event.id);
+        let after = events.last().map(|event: &FailedEvent| event.id.clone());
         let read = outbox
-            .failed_events(link, filter, after, i64::try_from(page).unwrap_or(i64::MAX))
+            .failed_events(
+                link,
+                filter,
+                after.as_ref(),
+                i64::try_from(page).unwrap_or(i64::MAX),
+            )
             .await?;
         let last = read.len() < page;
         events.extend(read);
@@ -72,7 +77,7 @@ async fn read(
 fn to_json(event: &FailedEvent) -> serde_json::Value {
     json!({
         "event_id": event.event_id,
-        "id": event.id,
+        "id": serde_json::Value::from(&event.id),
         "destination": event.destination,
         "key": event.key,
         "state": event.state,

@@ -17,7 +17,7 @@ use crate::outbox::{
     Outbox,
     error::DbError,
     row,
-    table::{LANES, Table, get},
+    table::{LANES, Order, Table, get},
 };
 
 const ROWS: usize = 256;
@@ -60,8 +60,9 @@ impl Scout<'_> {
     pub(super) fn first_rows(&self) -> String {
         let rows = format!(
             "(select o.* from u cross join lateral (
-               select {columns} from {pending} order by o.id limit {rows} for update of o skip locked) o limit {rows}) o",
+               select {columns} from {pending} order by {order} limit {rows} for update of o skip locked) o limit {rows}) o",
             columns = row::columns(self.table),
+            order = self.table.order_by(),
             pending = self.claimable(),
             rows = self.arguments.first_rows,
         );
@@ -94,12 +95,13 @@ impl Outbox {
         want: &Want,
         claim: &mut Claim,
     ) -> Result<(), DbError> {
+        const LANE: usize = 1;
         let Some(row) = rows.first().filter(|_| !claim.failures) else {
             return Ok(());
         };
         let seen: i64 = get(row, row::COLUMNS)?;
         for row in rows {
-            if get::<Option<i64>>(row, 0)?.is_some() {
+            if get::<Option<i64>>(row, LANE)?.is_some() {
                 claim.take(row, table, want)?;
             }
         }
@@ -126,7 +128,10 @@ impl Claim {
         let event = row::event(row, table, self.now_us, want.event_bytes)?;
         let number = usize::try_from(event.lane).unwrap_or_default() % LANES;
         if let Some(lane) = self.lane_mut(number) {
-            lane.last = event.id;
+            lane.last = event.position;
+            if matches!(table.order, Order::Ranked(_)) {
+                lane.rank = Some((row::rank(row)?, event.id.clone()));
+            }
         }
         self.bytes += row::size(row)?;
         self.events.push(event);

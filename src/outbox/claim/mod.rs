@@ -18,7 +18,7 @@ mod read;
 mod scout;
 mod strangers;
 
-use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Instant};
+use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
 use self::first::First;
 pub(super) use self::read::EventBytes;
@@ -28,7 +28,10 @@ use super::{
     floors::{Emptied, Mark},
     table::{Table, array},
 };
-use crate::{event::Event, template::quote_literal};
+use crate::{
+    event::{Event, RowId},
+    template::quote_literal,
+};
 
 /// How much to claim.
 #[derive(Debug, Clone)]
@@ -45,14 +48,12 @@ pub struct Want {
     pub paused: Vec<String>,
 }
 
-/// Events taken, locked until the transaction ends. Order within a lane is by id; a due retry comes
+/// Events taken, locked until the transaction ends, in order within a lane; a due retry comes
 /// before everything else, and nothing else of its key is there.
 #[derive(Debug)]
 pub struct Claim {
     /// What to publish.
     pub events: Vec<Event>,
-    /// Negative answers so far of those events that are being retried, by id.
-    pub attempts: HashMap<i64, u32>,
     /// Bytes of payloads and headers, but for those of retries.
     pub bytes: usize,
     /// The database's clock when the claim began, in microseconds since the epoch.
@@ -74,11 +75,13 @@ struct Lane {
     mark: Mark,
     /// The head that the scout saw, where it saw one.
     head: Option<i64>,
-    /// The last id read.
+    /// The last number read.
     last: i64,
+    /// The last row read, where rows are ranked: what ranks it first, and its id.
+    rank: Option<(Option<String>, RowId)>,
     /// Nothing was left above `last`.
     exhausted: bool,
-    /// The first id that was seen and not taken, because a stranger holds it.
+    /// The first number that was seen and not taken, because a stranger holds it.
     skipped: Option<i64>,
     /// A retry is due there, as the scout saw it.
     due: bool,
@@ -103,7 +106,6 @@ impl Claim {
     fn new(first: First, horizon: i64) -> Self {
         Self {
             events: Vec::new(),
-            attempts: HashMap::new(),
             bytes: 0,
             now_us: 0,
             lanes: Vec::new(),
@@ -160,13 +162,16 @@ impl Outbox {
     }
 
     /// Notes how far the claim emptied its lanes; call it once the settlement is committed.
-    /// `unsettled` are lane and id of claimed events that are still pending.
-    pub fn raise_floors(&self, claim: &Claim, unsettled: &[(usize, i64)]) {
+    /// `unsettled` are the indexes of claimed events that are still pending.
+    pub fn raise_floors(&self, claim: &Claim, unsettled: &[usize]) {
+        let is_of = |event: &Event, lane: &Lane| usize::try_from(event.lane) == Ok(lane.number);
         for lane in &claim.lanes {
-            let of_lane = unsettled
-                .iter()
-                .filter(|(number, _)| *number == lane.number);
-            let left = of_lane.map(|(_, id)| *id).chain(lane.skipped).min();
+            let unsettled = unsettled.iter().map(|&index| &claim.events[index]);
+            let of_lane = unsettled.filter(|event| is_of(event, lane));
+            let left = of_lane
+                .map(|event| event.position)
+                .chain(lane.skipped)
+                .min();
             let up_to = match (self.ordering, left) {
                 // Others may hold rows of this lane: only what lies below its head is surely gone.
                 (Ordering::None, _) => Some(lane.head.unwrap_or(lane.mark.floor + 1) - 1),
@@ -177,8 +182,7 @@ impl Outbox {
             // Where nobody else holds its rows, another worker has just emptied it: what comes next need
             // not wait.
             let may_rest = lane.skipped.is_some() || lane.due || self.ordering == Ordering::None;
-            let is_of_lane = |event: &Event| usize::try_from(event.lane) == Ok(lane.number);
-            let barren = may_rest && !claim.events.iter().any(is_of_lane);
+            let barren = may_rest && !claim.events.iter().any(|event| is_of(event, lane));
             let emptied = Emptied {
                 up_to,
                 holding: lane.holding,
@@ -205,10 +209,10 @@ fn holding_sql(failures: &str) -> String {
 fn exclusions(table: &Table, paused: &str) -> String {
     let failures = table.names.failures();
     format!(
-        " and not exists (select from {failures} f where f.id = o.id and f.event_id = {event_id}) \
+        " and not exists (select from {failures} f where {own}) \
          and not exists (select from {failures} f where {held}) \
          and not coalesce({destination}, '') = any({paused})",
-        event_id = Table::EVENT_ID,
+        own = table.is_of_failure(),
         held = defect!(ReorderRetry: "false".into(), else table.held_sql()),
         destination = table.destination,
     )

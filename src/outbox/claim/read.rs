@@ -1,17 +1,20 @@
 //! Later round trips of a claim: failures and rows of the lanes that are locked now.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use super::{Claim, Lane, Want, array, exclusions, holding_sql, text_array};
-use crate::outbox::{
-    Link, Outbox,
-    error::DbError,
-    row,
-    session::statement,
-    table::{LANES, Table, get},
+use crate::{
+    outbox::{
+        Link, Outbox,
+        error::DbError,
+        row,
+        session::statement,
+        table::{LANES, Order, Table, get},
+    },
+    template::quote_literal,
 };
 
 impl Outbox {
@@ -44,6 +47,7 @@ impl Outbox {
                     .floors()
                     .fall_to_firm(lane.number, lane.mark, lane.holding);
                 lane.last = lane.mark.floor;
+                lane.rank = None;
                 claim.failures = true;
             }
         }
@@ -58,11 +62,12 @@ impl Outbox {
         want: &Want,
         claim: &mut Claim,
     ) -> Result<(), DbError> {
-        let (outbox, failures) = (link.table.names.outbox(), link.table.names.failures());
+        let table = &link.table;
+        let (outbox, failures) = (table.names.outbox(), table.names.failures());
         let lanes: Vec<i64> = claim.lanes.iter().map(|lane| lane.number as i64).collect();
         let sql = format!(
-            "select f.id, f.attempts,
-                    exists (select from {outbox} o where o.id = f.id and {event_id} = f.event_id and {pending})
+            "select {id}, f.attempts,
+                    exists (select from {outbox} o where {is_of} and {pending})
                from {failures} f
               where f.lane = any($1) and f.state = 'retrying' and f.next_attempt_at <= clock_timestamp()
                 and not f.destination = any($2)
@@ -70,49 +75,47 @@ impl Outbox {
                                    and hashtextextended(b.key, 0) = hashtextextended(f.key, 0) and b.key = f.key
                                    and b.destination = f.destination and b.id < f.id)
               order by f.next_attempt_at limit $3",
-            event_id = Table::EVENT_ID,
-            pending = Table::PENDING,
+            id = table.id.readable("f.id"),
+            is_of = table.is_of_failure(),
+            pending = table.pending,
         );
         let query = statement(sql)
             .bind(lanes)
             .bind(&want.paused)
             .bind(want.events as i64);
-        let mut orphans = Vec::new();
+        let (mut attempts, mut orphans) = (HashMap::new(), Vec::new());
         for row in &link.session.fetch("claim", query).await? {
-            let (id, attempts): (i64, i32) = (get(row, 0)?, get(row, 1)?);
+            let id = table.id.read(row, 0)?;
             if get(row, 2)? {
-                claim.attempts.insert(id, attempts.unsigned_abs());
+                attempts.insert(id, get::<i32>(row, 1)?.unsigned_abs());
             } else {
                 orphans.push(id);
             }
         }
         if !orphans.is_empty() {
-            let sql = format!("delete from {failures} where id = any($1) and state = 'retrying'");
-            link.session
-                .execute("claim", statement(sql).bind(&orphans))
-                .await?;
+            let orphans = table.id.array(orphans.iter());
+            let sql =
+                format!("delete from {failures} where id = any({orphans}) and state = 'retrying'");
+            link.session.execute("claim", statement(sql)).await?;
         }
-        if claim.attempts.is_empty() {
+        if attempts.is_empty() {
             return Ok(());
         }
         let due = format!(
-            "(select {columns} from {outbox} o where o.id = any($1) and {pending} order by o.id for update of o skip locked) o",
-            columns = row::columns(&link.table),
-            pending = Table::PENDING,
+            "(select {columns} from {outbox} o where {id} = any({ids}) and {pending} order by {order} for update of o skip locked) o",
+            columns = row::columns(table),
+            id = table.id_column,
+            ids = table.id.array(attempts.keys()),
+            pending = table.pending,
+            order = table.order_by(),
         );
-        let sql = row::sized_within(&due, "$2", &want.event_bytes.to_string());
-        let ids: Vec<i64> = claim.attempts.keys().copied().collect();
-        let query = statement(sql).bind(ids).bind(want.bytes as i64);
+        let sql = row::sized_within(&due, "$1", &want.event_bytes.to_string());
+        let query = statement(sql).bind(want.bytes as i64);
         for row in &link.session.fetch("claim", query).await? {
-            claim.events.push(row::event(
-                row,
-                &link.table,
-                claim.now_us,
-                want.event_bytes,
-            )?);
+            let mut event = row::event(row, table, claim.now_us, want.event_bytes)?;
+            event.attempts = attempts.get(&event.id).copied();
+            claim.events.push(event);
         }
-        let taken: HashSet<i64> = claim.events.iter().map(|event| event.id).collect();
-        claim.attempts.retain(|id, _| taken.contains(id));
         Ok(())
     }
 
@@ -191,13 +194,26 @@ impl EventBytes {
 
 /// The next rows of these lanes, up to so many each.
 fn rows_sql(table: &Table, lanes: &[&Lane], limit: usize, excluded: &str) -> String {
+    let (from, above) = match &table.order {
+        Order::Numbered(_) => {
+            let last = array(lanes.iter().map(|lane| lane.last));
+            (format!("{last}) u(lane, floor)"), table.above_floor())
+        }
+        Order::Ranked(_) => {
+            let (reached, last) = ranks(table, lanes);
+            let above = format!(
+                " and (u.last_id is null or ({}) > ({last}))",
+                table.order_by()
+            );
+            (format!("{reached}) u(lane, last, last_id)"), above)
+        }
+    };
     format!(
-        "unnest({numbers}, {lasts}) u(lane, floor) {locking} cross join lateral (
+        "unnest({numbers}, {from} {locking} cross join lateral (
            select {columns} from {outbox} o
-            where {pending} and {lane} = u.lane and o.id > u.floor{excluded}
-            order by o.id limit {limit} for update of o skip locked) o",
+            where {pending} and {lane} = u.lane{above}{excluded}
+            order by {order} limit {limit} for update of o skip locked) o",
         numbers = array(lanes.iter().map(|lane| lane.number as i64)),
-        lasts = array(lanes.iter().map(|lane| lane.last)),
         // Slowly, so that something is committed meanwhile.
         locking = defect!(LockWhileReading: format!(
             "join (select) s on (select pg_sleep(0.01)) is not null and pg_try_advisory_xact_lock({})",
@@ -205,9 +221,35 @@ fn rows_sql(table: &Table, lanes: &[&Lane], limit: usize, excluded: &str) -> Str
         ), else String::new()),
         columns = row::columns(table),
         outbox = table.names.outbox(),
-        pending = Table::PENDING,
-        lane = Table::LANE,
+        pending = table.pending,
+        lane = table.lane,
+        order = table.order_by(),
     )
+}
+
+/// The last ranked row read of each lane, as the arrays `last` and `last_id`, and what they make of
+/// `u.last` and `u.last_id`: something to compare rows with.
+pub(super) fn ranks(table: &Table, lanes: &[&Lane]) -> (String, String) {
+    let text = |text: Option<String>| text.map_or("null".into(), |text| quote_literal(&text));
+    let of = |lane: &Lane| match &lane.rank {
+        Some((rank, id)) => (text(rank.clone()), text(Some(id.to_string()))),
+        None => (text(None), text(None)),
+    };
+    let (ranks, ids): (Vec<_>, Vec<_>) = lanes.iter().map(|lane| of(lane)).unzip();
+    let types: Vec<&str> = match &table.order {
+        Order::Ranked(columns) => columns.iter().map(|(_, it)| it.as_str()).collect(),
+        Order::Numbered(_) => Vec::new(),
+    };
+    let last = match types[..] {
+        [rank, id] => format!("u.last::{rank}, u.last_id::{id}"),
+        _ => format!("u.last_id::{}", types.first().unwrap_or(&"text")),
+    };
+    let arrays = format!(
+        "array[{}]::text[], array[{}]::text[]",
+        ranks.join(","),
+        ids.join(",")
+    );
+    (arrays, last)
 }
 
 #[cfg(test)]

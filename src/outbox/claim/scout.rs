@@ -11,10 +11,11 @@ use super::{
 };
 use crate::outbox::{
     Link, Ordering, Outbox,
+    catalog::stamp_sql,
     error::DbError,
     floors::{Emptied, Look, Mark},
     row,
-    table::{LANES, Table, get, stamp_sql},
+    table::{LANES, Order, Table, get},
 };
 
 /// Without these the planner sorts a whole lane (3 to 5 times slower), or compiles the plan (200 ms).
@@ -57,7 +58,11 @@ impl Outbox {
             reads_first: self.reads_first(careful, want),
         };
         let begin = [self.timeouts.begin_sql(), PINS.into(), BYTES_AS_HEX.into()];
-        let look = self.floors().wants_horizon(Instant::now());
+        // Without a horizon no floor rises: where rows are ranked, none may.
+        let look = match link.table.order {
+            Order::Numbered(_) => self.floors().wants_horizon(Instant::now()),
+            Order::Ranked(_) => None,
+        };
         let mut further = Vec::new();
         if look.is_some() {
             further.extend([scout.find_empty_lanes(), scout.look_at_writers()]);
@@ -113,6 +118,7 @@ impl Outbox {
                         mark,
                         head,
                         last: mark.floor,
+                        rank: None,
                         exhausted: false,
                         skipped: None,
                         due: get(row, 3)?,
@@ -185,10 +191,11 @@ impl Scout<'_> {
     /// The pending rows of lane `u.lane` above `u.floor` that may be claimed.
     pub(super) fn claimable(&self) -> String {
         format!(
-            "{} o where {} and {} = u.lane and o.id > u.floor{}",
+            "{} o where {} and {} = u.lane{}{}",
             self.table.names.outbox(),
-            Table::PENDING,
-            Table::LANE,
+            self.table.pending,
+            self.table.lane,
+            self.table.above_floor(),
             self.excluded.as_deref().unwrap_or_default(),
         )
     }
@@ -201,8 +208,13 @@ impl Scout<'_> {
             None => ("null::bigint".into(), "u.known".into()),
             Some(_) => (
                 format!(
-                    "(select min(f.id) from {failures} f where f.lane = u.lane and f.state = 'retrying' \
-                       and f.next_attempt_at <= clock_timestamp())"
+                    "(select min({age}) from {failures} f where f.lane = u.lane and f.state = 'retrying' \
+                       and f.next_attempt_at <= clock_timestamp())",
+                    age = if self.table.is_ordered_by_id() {
+                        "f.id"
+                    } else {
+                        "0::bigint"
+                    },
                 ),
                 holding_sql(&failures),
             ),
@@ -216,7 +228,7 @@ impl Scout<'_> {
         };
         format!(
             "with heads as materialized (
-               select u.lane, u.known, (select o.id from {claimable} order by o.id limit 1) as head,
+               select u.lane, u.known, (select {age} from {claimable} order by {order} limit 1) as head,
                       {due} as due, {holding} as holding
                  from {lanes}
              ), work as materialized (
@@ -229,6 +241,8 @@ impl Scout<'_> {
             } else {
                 String::new()
             },
+            age = self.table.age_sql(),
+            order = self.table.order_by(),
             claimable = self.claimable(),
             lanes = self.lanes(),
             most = self.arguments.most,
@@ -242,9 +256,13 @@ impl Scout<'_> {
         format!(
             "select 'now', (extract(epoch from clock_timestamp()) * 1000000)::bigint, \
                exists (select from {failures} f where f.holds or f.state = 'retrying') \
-               or exists (select from {failures} f where f.id > {lowest}), {stamp}",
-            lowest = self.arguments.lowest,
-            stamp = stamp_sql(&self.table.names)
+               or exists (select from {failures} f where {may_matter}), {stamp}",
+            may_matter = if self.table.is_ordered_by_id() {
+                format!("f.id > {}", self.arguments.lowest)
+            } else {
+                "true".into()
+            },
+            stamp = stamp_sql(&self.table.names, &self.table.payload_name)
         )
     }
 
@@ -266,11 +284,12 @@ impl Scout<'_> {
     /// then who may still be writing.
     fn look_at_writers(&self) -> String {
         format!(
-            "select 'writers', coalesce((select max(o.id) from {outbox} o), 0), coalesce((\
+            "select 'writers', coalesce((select max({number}) from {outbox} o), 0), coalesce((\
                select string_agg(virtualtransaction, ',') from pg_locks \
                 where locktype = 'relation' and relation = {oid} \
                   and database = (select oid from pg_database where datname = current_database()) \
                   and mode not in ('AccessShareLock', 'RowShareLock') and pid is distinct from pg_backend_pid()), '')",
+            number = self.table.order_by(),
             outbox = self.table.names.outbox(),
             oid = self.table.oid,
         )

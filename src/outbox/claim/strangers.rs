@@ -1,13 +1,16 @@
 //! Rows that were skipped because a stranger holds them: nothing of their keys may pass them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use super::{Claim, Lane, Want, array, exclusions, text_array};
-use crate::outbox::{
-    Link, Outbox,
-    error::DbError,
-    session::statement,
-    table::{LANES, Table, get},
+use super::{Claim, Lane, Want, array, exclusions, read::ranks, text_array};
+use crate::{
+    event::RowId,
+    outbox::{
+        Link, Outbox,
+        error::DbError,
+        session::statement,
+        table::{LANES, Order, Table, get},
+    },
 };
 
 impl Outbox {
@@ -26,47 +29,50 @@ impl Outbox {
             .batch("claim", range.replace("{columns}", "count(*)"))
             .await?;
         let seen: i64 = counted.first().map_or(Ok(0), |row| get(row, 0))?;
-        let taken = claim.events.len() - claim.attempts.len();
+        let fresh = claim.events.iter().filter(|event| event.attempts.is_none());
+        let taken = fresh.count();
         if usize::try_from(seen).is_ok_and(|seen| seen == taken) {
             return Ok(());
         }
         let columns = format!(
-            "u.lane, o.id, {} as destination, {} as key",
+            "u.lane, {}, {} as destination, {} as key, {} as number",
+            link.table.id.readable(&link.table.id_column),
             link.table.destination,
-            Table::KEY
+            link.table.key,
+            match &link.table.order {
+                Order::Numbered(column) => format!("{column}::bigint"),
+                Order::Ranked(_) => "0::bigint".into(),
+            }
         );
+        let in_order = format!("{range} order by {}", link.table.order_by());
         let rows = link
             .session
-            .fetch("claim", statement(range.replace("{columns}", &columns)))
+            .fetch("claim", statement(in_order.replace("{columns}", &columns)))
             .await?;
-        let ids: HashSet<i64> = claim.events.iter().map(|event| event.id).collect();
-        let mut skipped: HashMap<(String, String), i64> = HashMap::new();
+        let ids: HashSet<&RowId> = claim.events.iter().map(|event| &event.id).collect();
+        let (mut stopped, mut behind) = (HashSet::new(), HashSet::new());
+        let mut skipped = Vec::new();
         for row in &rows {
-            let (number, id): (i64, i64) = (get(row, 0)?, get(row, 1)?);
-            if ids.contains(&id) {
-                continue;
-            }
-            if let Some(lane) = claim.lane_mut(usize::try_from(number).unwrap_or_default() % LANES)
-            {
-                lane.skipped = Some(lane.skipped.map_or(id, |first| first.min(id)));
-            }
-            if let (Some(destination), Some(key)) = (get(row, 2)?, get(row, 3)?) {
-                skipped
-                    .entry((destination, key))
-                    .and_modify(|first| *first = id.min(*first))
-                    .or_insert(id);
+            let id = link.table.id.read(row, 1)?;
+            let key: (Option<String>, Option<String>) = (get(row, 2)?, get(row, 3)?);
+            let has_order = key.0.is_some() && key.1.is_some();
+            if !ids.contains(&id) {
+                skipped.push((get::<i64>(row, 0)?, get::<i64>(row, 4)?));
+                if has_order {
+                    stopped.insert(key);
+                }
+            } else if has_order && stopped.contains(&key) {
+                behind.insert(id);
             }
         }
-        claim.events.retain(|event| {
-            let Some((destination, key)) = event.ordering_key() else {
-                return true;
-            };
-            skipped
-                .get(&(destination.into(), key.into()))
-                .is_none_or(|first| event.id < *first)
-        });
-        let left: HashSet<i64> = claim.events.iter().map(|event| event.id).collect();
-        claim.attempts.retain(|id, _| left.contains(id));
+        for (number, position) in skipped {
+            if let Some(lane) = claim.lane_mut(usize::try_from(number).unwrap_or_default() % LANES)
+            {
+                let first = lane.skipped.map_or(position, |first| first.min(position));
+                lane.skipped = Some(first);
+            }
+        }
+        claim.events.retain(|event| !behind.contains(&event.id));
         Ok(())
     }
 }
@@ -74,21 +80,44 @@ impl Outbox {
 /// A plain read of exactly the ranges that the claim accounts for; `{columns}` is left open.
 fn range_sql(claim: &Claim, table: &Table, paused: Option<&[String]>) -> String {
     let last = |lane: &Lane| lane.accounted(claim.horizon);
-    let read = || {
-        claim
+    let read: Vec<&Lane> = match table.order {
+        Order::Numbered(_) => claim
             .lanes
             .iter()
             .filter(|lane| last(lane) > lane.mark.floor)
+            .collect(),
+        Order::Ranked(_) => claim
+            .lanes
+            .iter()
+            .filter(|lane| lane.rank.is_some())
+            .collect(),
+    };
+    let (reached, within) = match &table.order {
+        Order::Numbered(column) => (
+            array(read.iter().map(|lane| last(lane))),
+            format!("{column} > u.floor and {column} <= u.last"),
+        ),
+        Order::Ranked(_) => {
+            let (reached, last) = ranks(table, &read);
+            (reached, format!("({}) <= ({last})", table.order_by()))
+        }
     };
     format!(
-        "select {{columns}} from unnest({lanes}, {floors}, {lasts}) u(lane, floor, last)
-           join {outbox} o on {pending} and {lane} = u.lane and o.id > u.floor and o.id <= u.last{excluded}",
-        lanes = array(read().map(|lane| lane.number as i64)),
-        floors = array(read().map(|lane| lane.mark.floor)),
-        lasts = array(read().map(last)),
+        "select {{columns}} from unnest({lanes}, {floors}, {reached}) u(lane, floor, last{ids})
+           join {outbox} o on {pending} and {lane} = u.lane and {within}{excluded}",
+        lanes = array(read.iter().map(|lane| lane.number as i64)),
+        floors = array(read.iter().map(|lane| lane.mark.floor)),
+        ids = if matches!(table.order, Order::Ranked(_)) {
+            ", last_id"
+        } else {
+            ""
+        },
         outbox = table.names.outbox(),
-        pending = Table::PENDING,
-        lane = Table::LANE,
-        excluded = paused.map_or(String::new(), |paused| exclusions(table, &text_array(paused))),
+        pending = table.pending,
+        lane = table.lane,
+        excluded = paused.map_or(String::new(), |paused| exclusions(
+            table,
+            &text_array(paused)
+        )),
     )
 }

@@ -1,11 +1,12 @@
 //! How rows are found, and what happens when they are marked or deleted.
 
 use super::Inspection;
-use crate::outbox::{DbError, LANES, migrate::pending_index_concurrently, verify::LaneIndex};
+use crate::outbox::{DbError, LANES, Table, verify::LaneIndex};
 
 impl Inspection<'_> {
-    pub(super) async fn pending_index(&mut self, oid: u32) -> Result<(), DbError> {
-        let indexes = self.outbox.lane_indexes(&mut self.session, oid).await?;
+    pub(super) async fn pending_index(&mut self, table: &Table) -> Result<(), DbError> {
+        let outbox = self.outbox;
+        let indexes = outbox.lane_indexes(&mut self.session, table.oid).await?;
         for index in indexes.iter().filter(|index| index.is_foreign()) {
             self.wrong(
                 "pending index",
@@ -25,11 +26,15 @@ impl Inspection<'_> {
         }
         if let Some(index) = indexes.iter().find(|index| LaneIndex::serves(index)) {
             self.ok("pending index", format!("claims read {}", index.name));
+        } else if !outbox.mapping.is_own()
+            && outbox.reads_by_index(&mut self.session, table).await?
+        {
+            self.ok("pending index", "claims read one");
         } else {
             self.wrong(
                 "pending index",
                 "there is none that claims can read: each would read the whole table",
-                pending_index_concurrently(self.outbox.names()),
+                table.pending_index(&outbox.mapping),
             );
         }
         Ok(())
@@ -37,6 +42,9 @@ impl Inspection<'_> {
 
     /// Triggers, rules and foreign keys that fire when rows are marked or deleted.
     pub(super) async fn meddlers(&mut self, oid: u32) -> Result<(), DbError> {
+        let columns = self.outbox.mapping.set_columns();
+        let columns: Vec<_> = columns.map(crate::template::quote_literal).collect();
+        let columns = columns.join(", ");
         let (events, commands, deed) = if self.deletes() {
             (16 | 8, "'2', '4'", "marked or deleted")
         } else {
@@ -45,14 +53,14 @@ impl Inspection<'_> {
         let triggers = self
             .text(format!(
                 "select quote_ident(tgname) from pg_trigger t where tgrelid = {oid} and not tgisinternal and tgenabled <> 'D' and tgtype & {events} <> 0
-                    and (tgattr = ''::int2vector or tgtype & 8 <> 0 or (select attnum from pg_attribute where attrelid = {oid} and attname = 'published_at') = any(tgattr))"
+                    and (tgattr = ''::int2vector or tgtype & 8 <> 0 or exists (select from pg_attribute where attrelid = {oid} and attname = any(array[{columns}]::text[]) and attnum = any(tgattr)))"
             ))
             .await?;
         for trigger in triggers {
             self.warn(
                 "triggers",
                 format!("trigger {trigger} fires for each row that is {deed}; one that fails or suppresses it stops the relay"),
-                "drop it, or see to it that it lets published_at be set",
+                "drop it, or see to it that it lets the row be marked",
             );
         }
         let rules = self

@@ -8,6 +8,9 @@ use crate::outbox::{DbError, session::statement, table::get};
 impl Inspection<'_> {
     /// Order is the order of ids: each must be drawn by its INSERT, one at a time, upwards, once.
     pub(super) async fn ids(&mut self, oid: u32) -> Result<(), DbError> {
+        if !self.outbox.mapping.is_own() {
+            return Ok(());
+        }
         let outbox = self.outbox.names().outbox();
         let unique = self
             .text(format!(

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 pub use server::encryption;
 
-use super::{DbError, Link, OnPublished, Outbox, Session, session::statement, table::get};
+use super::{DbError, Link, Outbox, Session, session::statement, table::get};
+use crate::mapping::Done;
 
 /// How grave a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,10 +154,12 @@ impl Outbox {
     pub async fn some_destinations(&self, link: &mut Link) -> Result<Vec<String>, DbError> {
         let sql = format!(
             "select distinct destination from (
-               (select {destination} as destination from {outbox} o where o.published_at is null limit 2000)
-               union all (select {destination} from {outbox} o order by o.id desc limit 2000)) d
+               (select {destination} as destination from {outbox} o where {pending} limit 2000)
+               union all (select {destination} from {outbox} o order by {id} desc limit 2000)) d
               where destination is not null order by destination limit 50",
             destination = link.table.destination,
+            pending = link.table.pending,
+            id = link.table.id_column,
             outbox = self.names.outbox(),
         );
         link.session.begin_reading(&self.timeouts).await?;
@@ -195,7 +198,8 @@ impl Inspection<'_> {
 
     /// Whether rows will be deleted, at once or later.
     fn deletes(&self) -> bool {
-        self.intent.prunes || self.outbox.on_published == OnPublished::Delete
+        self.outbox.mapping.done == Done::Delete
+            || self.intent.prunes && self.outbox.mapping.is_own()
     }
 
     async fn text(&mut self, sql: impl Into<String>) -> Result<Vec<String>, DbError> {

@@ -3,9 +3,8 @@
 use std::fmt::Display;
 
 use super::{Fault, Finding, Inspection};
-use crate::outbox::{
-    DbError, OnPublished, needs::Need, quote_identifier, session::statement, table::get,
-};
+use crate::mapping::Done;
+use crate::outbox::{DbError, needs::Need, quote_identifier, session::statement, table::get};
 
 impl Inspection<'_> {
     pub(super) async fn privileges(&mut self) -> Result<(), DbError> {
@@ -64,9 +63,9 @@ impl Inspection<'_> {
             Need::ClaimEvents => {
                 self.lack("claim events", format!("lock and mark rows of {on}"), grant);
             }
-            Need::DeleteEvents if outbox.on_published == OnPublished::Delete => self.lack(
+            Need::DeleteEvents if outbox.mapping.done == Done::Delete => self.lack(
                 "delete events",
-                format!("delete published rows of {on} (--on-published delete)"),
+                format!("delete published rows of {on}"),
                 grant,
             ),
             Need::DeleteEvents => self.lack(

@@ -4,9 +4,10 @@ use sqlx::postgres::PgRow;
 
 use super::Inspection;
 use crate::outbox::{
-    DbError,
+    DbError, Ordering, Table,
+    catalog::Found,
     session::statement,
-    table::{COLUMNS, get},
+    table::{get, order_column},
     verify::missing_columns,
 };
 
@@ -32,11 +33,11 @@ impl Inspection<'_> {
         };
         let oid = u32::try_from(get::<i64>(row, 0)?).unwrap_or_default();
         self.kind(row)?;
-        if !self.columns(oid).await? {
+        let Some(table) = self.columns().await? else {
             return Ok(false);
-        }
+        };
         self.ids(oid).await?;
-        self.pending_index(oid).await?;
+        self.pending_index(&table).await?;
         self.meddlers(oid).await?;
         self.own().await?;
         Ok(true)
@@ -87,45 +88,108 @@ impl Inspection<'_> {
         Ok(())
     }
 
-    async fn columns(&mut self, oid: u32) -> Result<bool, DbError> {
+    /// The table as the mapping has it, where it has all that is named there.
+    async fn columns(&mut self) -> Result<Option<Table>, DbError> {
         let outbox = self.outbox;
-        let names = outbox.names();
-        let needed: Vec<&str> = COLUMNS.into_iter().chain(outbox.topic.columns()).collect();
-        let missing = missing_columns(&mut self.session, &names.outbox(), &needed).await?;
-        let missing = missing.unwrap_or_default();
-        if !missing.is_empty() {
-            self.wrong(
-                "columns",
-                format!("{} has no column {}", names.display(), missing.join(", ")),
-                "add it (`outboxd migrate --print` shows each with its type), or change --topic if it is named there",
-            );
-            return Ok(false);
+        let (names, mapping) = (outbox.names(), &outbox.mapping);
+        let found = Found::look(&mut self.session, names, mapping).await?;
+        let missing = found.missing(names, mapping);
+        let advice = if mapping.is_own() {
+            "add it (`outboxd migrate --print` shows each with its type), or change --topic if it is named there"
+        } else {
+            "name a column that is there"
+        };
+        for what in &missing {
+            self.wrong("columns", what, advice);
         }
-        let wrong = outbox.wrong_types(&mut self.session, oid).await?;
+        if !missing.is_empty() {
+            return Ok(None);
+        }
+        let wrong = found.wrong_types(names, mapping);
         if wrong.is_empty() {
             self.ok("columns", "all there, of types that can be sent");
         }
-        for what in wrong {
-            self.wrong(
-                "columns",
-                what,
-                "alter the column, or keep the events in a table of their own",
+        if mapping.is_own() {
+            self.own_columns(&found);
+        }
+        let table = match Table::describe(&mut self.session, names, mapping).await {
+            Ok(table) => table,
+            Err(error) if error.is_schema() => {
+                for what in wrong {
+                    self.wrong("columns", what, "map another column, or alter this one");
+                }
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        for misfit in outbox.misfits(&mut self.session, &table).await? {
+            self.wrong("mapping", misfit.what, misfit.remedy);
+        }
+        self.order(&table, &found);
+        Ok(Some(table))
+    }
+
+    /// What must not be NULL in outboxd's own table.
+    fn own_columns(&mut self, found: &Found) {
+        for name in ["id", "event_id"] {
+            if found.column(name).is_some_and(|column| !column.is_not_null) {
+                let table = self.outbox.names().outbox();
+                self.wrong(
+                    "columns",
+                    format!(
+                        "column {name} may be NULL: consumers could not tell such events apart"
+                    ),
+                    format!("alter table {table} alter column {name} set not null"),
+                );
+            }
+        }
+    }
+
+    /// How far order can be promised in a table that was not made for it.
+    fn order(&mut self, table: &Table, found: &Found) {
+        let mapping = &self.outbox.mapping;
+        if mapping.is_own() || mapping.key.is_none() || self.outbox.ordering() == Ordering::None {
+            return;
+        }
+        let Some(by) = order_column(found, mapping) else {
+            return;
+        };
+        if !table.is_ranked() {
+            self.ok(
+                "order",
+                format!("by {}, which the INSERT draws from a sequence", by.name),
+            );
+            return;
+        }
+        let place = mapping.place("order");
+        self.warn(
+            "order",
+            format!(
+                "{place}events of a key are published by {} as far as they are committed: one that is committed late, with an earlier \
+                 {}, comes after those that are out already, and equal ones come by id",
+                by.name, by.name
+            ),
+            format!(
+                "let writers of one key take turns (lock its row first) with a {} drawn after that; \
+                 or add a column that is drawn: alter table {} add column outbox_order bigint generated always as identity unique",
+                by.name,
+                self.outbox.names().outbox()
+            ),
+        );
+        if !by.is_not_null {
+            self.warn(
+                "order",
+                format!(
+                    "{place}column {} may be NULL: such events come last",
+                    by.name
+                ),
+                format!(
+                    "alter table {} alter column {} set not null",
+                    self.outbox.names().outbox(),
+                    by.name
+                ),
             );
         }
-        let nullable = self
-            .text(format!(
-                "select attname::text from pg_attribute where attrelid = {oid} and attname in ('id', 'event_id') and not attnotnull"
-            ))
-            .await?;
-        for column in nullable {
-            let table = names.outbox();
-            self.wrong(
-                "columns",
-                format!("column {column} may be NULL: consumers could not tell such events apart"),
-                format!("alter table {table} alter column {column} set not null"),
-            );
-        }
-        Ok(true)
     }
 
     /// The relay's own tables, and who else is at work.

@@ -1,0 +1,173 @@
+//! The outbox table's columns as they are in the database, held against what the mapping asks for.
+
+use sqlx::postgres::PgRow;
+
+use super::{
+    error::DbError,
+    names::Names,
+    session::{Session, statement},
+    table::get,
+};
+use crate::{mapping::Mapping, template::quote_literal};
+
+/// A column that is there.
+#[derive(Debug, Clone)]
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) sql_type: String,
+    pub(super) is_not_null: bool,
+    /// No two rows have the same.
+    pub(super) is_unique: bool,
+    /// The INSERT draws it from a sequence, one by one.
+    pub(super) is_drawn: bool,
+}
+
+/// A table that is there.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) oid: u32,
+    pub(super) stamp: String,
+    pub(super) columns: Vec<Column>,
+}
+
+/// What changes when a table is swapped for another, rewritten, emptied by TRUNCATE, or gets another
+/// payload column: what was learnt of it then, its floors too, holds no more.
+pub(super) fn stamp_sql(names: &Names, payload: &str) -> String {
+    format!(
+        "(select format('%s/%s/%s', attrelid, pg_relation_filenode(attrelid), atttypid) from pg_attribute \
+           where attrelid = {}::oid and attname = {})",
+        names.regclass(),
+        quote_literal(payload)
+    )
+}
+
+impl Found {
+    /// Looks at the table's columns.
+    ///
+    /// # Errors
+    /// Also when there is no such table.
+    pub(super) async fn look(
+        session: &mut Session,
+        names: &Names,
+        mapping: &Mapping,
+    ) -> Result<Self, DbError> {
+        let sql = format!(
+            "select c.oid::bigint, coalesce({stamp}, ''), a.attname::text, format_type(a.atttypid, null), a.attnotnull,
+                    exists (select from pg_index i where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
+                       and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum),
+                    exists (select from pg_sequence s where s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle and s.seqrelid in (
+                      select d.objid from pg_depend d where d.classid = 'pg_class'::regclass and d.deptype = 'i'
+                         and d.refobjid = c.oid and d.refobjsubid = a.attnum
+                      union all select d.refobjid from pg_attrdef f join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
+                       where f.adrelid = c.oid and f.adnum = a.attnum and d.refclassid = 'pg_class'::regclass))
+               from pg_class c
+               left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+              where c.oid = {oid} order by a.attnum",
+            stamp = stamp_sql(names, &mapping.payload),
+            oid = names.regclass()
+        );
+        let rows = session.fetch("describe", statement(sql)).await?;
+        let Some(first) = rows.first() else {
+            let remedy = if mapping.is_own() {
+                "create it with `outboxd migrate`, or name the right one with --table"
+            } else {
+                "name the right one with --table"
+            };
+            return Err(DbError::table(format!(
+                "there is no table {}: {remedy}",
+                names.display()
+            )));
+        };
+        let oid: i64 = get(first, 0)?;
+        Ok(Self {
+            oid: u32::try_from(oid)
+                .map_err(|_| DbError::table(format!("oid {oid} is out of range")))?,
+            stamp: get(first, 1)?,
+            columns: rows.iter().filter_map(column).collect::<Result<_, _>>()?,
+        })
+    }
+
+    pub(super) fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// Columns that are not there, in words.
+    pub(super) fn missing(&self, names: &Names, mapping: &Mapping) -> Vec<String> {
+        let columns = mapping.columns().into_iter();
+        let missing = columns.filter(|(_, name)| self.column(name).is_none());
+        if mapping.is_own() {
+            let missing: Vec<_> = missing.map(|(_, name)| name).collect();
+            let all = format!("{} has no column {}", names.display(), missing.join(", "));
+            return (!missing.is_empty()).then_some(all).into_iter().collect();
+        }
+        let there: Vec<_> = self.columns.iter().map(|it| it.name.as_str()).collect();
+        let there = there.join(", ");
+        let words = missing.map(|(part, name)| {
+            let place = mapping.place(part);
+            format!(
+                "{place}{} has no column {name:?}; it has {there}",
+                names.display()
+            )
+        });
+        words.collect()
+    }
+
+    /// Columns of types that cannot be worked with, in words.
+    pub(super) fn wrong_types(&self, names: &Names, mapping: &Mapping) -> Vec<String> {
+        let columns = mapping.columns().into_iter();
+        let wrong = columns.filter_map(|(part, name)| {
+            let found = &self.column(name)?.sql_type;
+            let types = types(part, name, mapping.is_own())?;
+            (!types.contains(&found.as_str())).then(|| {
+                format!(
+                    "{}column {name} of {} is of type {found}; it must be {}",
+                    mapping.place(part),
+                    names.display(),
+                    types.join(" or ")
+                )
+            })
+        });
+        wrong.collect()
+    }
+}
+
+fn column(row: &PgRow) -> Option<Result<Column, DbError>> {
+    let read = |name| {
+        Ok(Column {
+            name,
+            sql_type: get(row, 3)?,
+            is_not_null: get(row, 4)?,
+            is_unique: get(row, 5)?,
+            is_drawn: get(row, 6)?,
+        })
+    };
+    let name = get::<Option<String>>(row, 2).transpose()?;
+    Some(name.and_then(read))
+}
+
+/// What the columns of a part may be made of; what is read as text may be anything.
+fn types(part: &str, column: &str, is_own: bool) -> Option<&'static [&'static str]> {
+    Some(match (part, is_own) {
+        // The pending index is over the key itself.
+        (_, true) if ["aggregate_id", "topic"].contains(&column) => &["text", "character varying"],
+        ("id", true) => &["bigint"],
+        ("id", false) => &[
+            "bigint",
+            "integer",
+            "smallint",
+            "uuid",
+            "text",
+            "character varying",
+        ],
+        ("payload", _) => &["jsonb", "json", "text", "character varying", "bytea"],
+        ("headers_json", _) => &["jsonb", "json", "text", "character varying"],
+        ("headers_arrays", _) => &["text[]", "character varying[]"],
+        ("time" | "done", true) => &["timestamp with time zone", "timestamp without time zone"],
+        ("time", false) => &[
+            "timestamp with time zone",
+            "timestamp without time zone",
+            "bigint",
+        ],
+        _ => return None,
+    })
+}
