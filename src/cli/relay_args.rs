@@ -43,6 +43,10 @@ pub struct RelayArgs {
 #[derive(Clone, Args)]
 #[command(next_help_heading = "Relay")]
 pub struct TuningArgs {
+    /// Make the tables first, as `outboxd migrate` does: for a role that may create tables
+    #[arg(long, env = "OUTBOXD_MIGRATE")]
+    pub migrate: bool,
+
     /// What happens to a published row: mark (set `published_at`) or delete
     ///
     /// A mapping marks as it says. [default: mark, or what the mapping says]
@@ -279,6 +283,7 @@ impl RelayArgs {
             publish_timeout,
             shutdown_timeout,
             retention: (!retention.is_zero()).then_some(retention),
+            migrates: tuning.migrate,
             policy,
         };
         match (problems.is_empty(), database, sink, logs, listen) {

@@ -58,6 +58,8 @@ pub struct RelaySettings {
     pub shutdown_timeout: Duration,
     /// How long published rows are kept; `None` never prunes.
     pub retention: Option<Duration>,
+    /// Whether to make the tables first.
+    pub migrates: bool,
     /// What outcomes lead to.
     pub policy: Policy,
 }
@@ -169,7 +171,7 @@ impl Relay {
         drained.map_err(|_| RunError::NotDrained)
     }
 
-    /// Looks at the tables and writes this instance's row, waiting for the database as long as it
+    /// Makes the tables if it is to, looks at them, and writes this instance's row, waiting for the database as long as it
     /// takes. `None` when stopped meanwhile.
     async fn register(
         &self,
@@ -179,6 +181,9 @@ impl Relay {
         loop {
             self.progressed();
             let attempt = async {
+                if self.settings.migrates {
+                    self.outbox.migrate(&[], &[]).await?;
+                }
                 let mut link = self.outbox.link().await?;
                 self.outbox.verify(&mut link).await?;
                 self.outbox

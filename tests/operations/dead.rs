@@ -2,7 +2,7 @@
 
 use crate::{
     common::database::Database,
-    lab::{claim, event_id, fail, insert, outbox, outboxd, publish_all, state},
+    lab::{claim, event_id, fail, ids, insert, outbox, outboxd, publish_all, state},
 };
 
 #[tokio::test]
@@ -124,27 +124,13 @@ async fn a_retried_dead_letter_is_published_before_the_rest_of_its_key() {
         .await;
     assert_eq!(after, "retryingtrue0true");
     let first = claim(&outbox, &mut link).await;
-    assert_eq!(
-        first
-            .events
-            .iter()
-            .map(|event| event.id)
-            .collect::<Vec<_>>(),
-        [dead]
-    );
+    assert_eq!(ids(&first), [dead.to_string()]);
     outbox
-        .settle(&mut link, &first.events, &[dead], &[dead], &[])
+        .settle(&mut link, &first.events, &[0], &[0], &[])
         .await
         .unwrap();
     let second = claim(&outbox, &mut link).await;
-    assert_eq!(
-        second
-            .events
-            .iter()
-            .map(|event| event.id)
-            .collect::<Vec<_>>(),
-        [held]
-    );
+    assert_eq!(ids(&second), [held.to_string()]);
 }
 
 #[tokio::test]
@@ -192,10 +178,7 @@ async fn a_discarded_event_is_never_published_and_frees_its_key() {
     .exits(0);
     assert_eq!(state(&database, stuck).await, "discarded");
     let next = claim(&outbox, &mut link).await;
-    assert_eq!(
-        next.events.iter().map(|event| event.id).collect::<Vec<_>>(),
-        [held]
-    );
+    assert_eq!(ids(&next), [held.to_string()]);
     link.session.rollback().await.unwrap();
     // And back again.
     outboxd(
@@ -204,7 +187,7 @@ async fn a_discarded_event_is_never_published_and_frees_its_key() {
     )
     .exits(0);
     let next = claim(&outbox, &mut link).await;
-    assert_eq!(next.events[0].id, stuck);
+    assert_eq!(ids(&next)[0], stuck.to_string());
 }
 
 #[tokio::test]

@@ -6,9 +6,8 @@ use std::{
 };
 
 use outboxd::{
-    outbox::{
-        Claim, Database as Server, Link, Names, OnPublished, Ordering, Outbox, Want, timeouts,
-    },
+    mapping::{Done, Mapping},
+    outbox::{Claim, Database as Server, Link, Names, Ordering, Outbox, Want, timeouts},
     template::Template,
 };
 use serde_json::Value;
@@ -61,15 +60,19 @@ pub fn outboxd(url: &str, arguments: &[&str]) -> Ran {
 }
 
 pub fn outbox(url: &str) -> Outbox {
-    outbox_of(url, "outbox", OnPublished::Mark)
+    outbox_of(url, "outbox", false)
 }
 
-pub fn outbox_of(url: &str, table: &str, on_published: OnPublished) -> Outbox {
+/// Rows are deleted once published, or marked.
+pub fn outbox_of(url: &str, table: &str, deletes: bool) -> Outbox {
+    let mut mapping = Mapping::own(Template::parse("{aggregate_type}").unwrap());
+    if deletes {
+        mapping.done = Done::Delete;
+    }
     Outbox::new(
         Server::new(url.into(), "test", Duration::from_secs(30)),
         Names::parse(table).unwrap(),
-        Template::parse("{aggregate_type}").unwrap(),
-        on_published,
+        mapping,
         Ordering::Key,
         timeouts(
             Duration::from_secs(20),
@@ -91,17 +94,27 @@ pub async fn claim(outbox: &Outbox, link: &mut Link) -> Claim {
     outbox.claim(link, || want).await.unwrap()
 }
 
+/// The ids of what was claimed.
+pub fn ids(claim: &Claim) -> Vec<String> {
+    claim
+        .events
+        .iter()
+        .map(|event| event.id.to_string())
+        .collect()
+}
+
 /// Claims and marks everything there is; gives how many events.
 pub async fn publish_all(outbox: &Outbox, link: &mut Link) -> usize {
     let claim = claim(outbox, link).await;
-    let ids: Vec<i64> = claim.events.iter().map(|event| event.id).collect();
-    let retried: Vec<i64> = claim.attempts.keys().copied().collect();
+    let all: Vec<usize> = (0..claim.events.len()).collect();
+    let is_retry = |index: &usize| claim.events[*index].attempts.is_some();
+    let retried: Vec<usize> = all.iter().copied().filter(is_retry).collect();
     outbox
-        .settle(link, &claim.events, &ids, &retried, &[])
+        .settle(link, &claim.events, &all, &retried, &[])
         .await
         .unwrap();
     outbox.raise_floors(&claim, &[]);
-    ids.len()
+    all.len()
 }
 
 /// One event; gives its id.

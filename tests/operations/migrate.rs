@@ -6,7 +6,6 @@ use crate::{
     common::database::Database,
     lab::{insert, outbox, outbox_of, outboxd, publish_all},
 };
-use outboxd::outbox::OnPublished;
 
 const TABLES: &str = "select count(*) from pg_class where relkind = 'r' and relname like 'outbox%' and relnamespace = 'public'::regnamespace";
 
@@ -77,7 +76,7 @@ async fn odd_names_in_a_new_schema_are_quoted_everywhere() {
             "insert into {quoted} (aggregate_type, aggregate_id, event_type) values ('a', 'k', 'T')"
         ))
         .await;
-    let outbox = outbox_of(&database.url, table, OnPublished::Mark);
+    let outbox = outbox_of(&database.url, table, false);
     let mut link = outbox.link().await.unwrap();
     assert_eq!(publish_all(&outbox, &mut link).await, 1);
     outbox.verify(&mut link).await.unwrap();

@@ -1,8 +1,8 @@
 //! Least privilege: the documented GRANTs suffice for every statement, and each that is missing is named.
 
 use outboxd::{
-    event::Failure,
-    outbox::{Confirmed, OnPublished, PruneCursor},
+    event::{Failure, RowId},
+    outbox::{Confirmed, PruneCursor},
     sink::{Reason, ReasonKind},
 };
 
@@ -87,8 +87,8 @@ async fn the_documented_grants_suffice_for_everything() {
         role.grant(&database, grant).await;
     }
     outboxd(&role.url, &["check", "--table", "sales.outbox"]).exits(0);
-    for on_published in [OnPublished::Mark, OnPublished::Delete] {
-        let outbox = outbox_of(&role.url, "sales.outbox", on_published);
+    for deletes in [false, true] {
+        let outbox = outbox_of(&role.url, "sales.outbox", deletes);
         let mut link = outbox.link().await.unwrap();
         outbox.verify(&mut link).await.unwrap();
         outbox.register(&mut link, "relay").await.unwrap();
@@ -103,7 +103,7 @@ async fn the_documented_grants_suffice_for_everything() {
         };
         let event = &claim.events[0];
         let confirmed = Confirmed {
-            id: event.id,
+            id: event.id.clone(),
             event_id: event.message.id.clone(),
         };
         outbox
@@ -122,7 +122,7 @@ async fn the_documented_grants_suffice_for_everything() {
             .await
             .unwrap();
         outbox
-            .note_trial(&mut link, "relay", Some(1))
+            .note_trial(&mut link, "relay", Some(&RowId::Number(1)))
             .await
             .unwrap();
         outbox.sign_off(&mut link, "relay").await.unwrap();
@@ -220,8 +220,8 @@ async fn without_delete_pruning_names_both_remedies_and_retention_0_needs_none()
     )
     .exits(77)
     .stdout;
-    assert!(refused.contains("--on-published delete"), "{refused}");
-    let outbox = outbox_of(&role.url, "sales.outbox", OnPublished::Mark);
+    assert!(refused.contains("delete published rows"), "{refused}");
+    let outbox = outbox_of(&role.url, "sales.outbox", false);
     database.insert("orders", 5, 5).await;
     assert_eq!(
         publish_all(&outbox, &mut outbox.link().await.unwrap()).await,
