@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use super::logs::{LogArgs, LogConfig};
 use crate::{
+    cloudevents::config::FormatArgs,
     outbox::{
         OnPublished, Ordering,
         config::{DatabaseArgs, DatabaseConfig},
@@ -29,6 +30,10 @@ pub struct RelayArgs {
     /// Where events go.
     #[command(flatten)]
     pub sink: SinkArgs,
+
+    /// What they are there.
+    #[command(flatten)]
+    pub format: FormatArgs,
 
     /// How to log.
     #[command(flatten)]
@@ -267,6 +272,7 @@ impl RelayArgs {
             &[("key", Ordering::Key), ("none", Ordering::None)],
         );
         let policy = tuning.policy(p, ordering);
+        let format = self.format.validate(p, self.sink.attribute_prefix());
         let sink = self.sink.validate(p, publish_timeout);
         let retention = p.duration("retention", &tuning.retention);
         let host = host_name();
@@ -282,6 +288,7 @@ impl RelayArgs {
             publish_timeout,
             shutdown_timeout,
             retention: (!retention.is_zero()).then_some(retention),
+            format,
             policy,
         };
         match (problems.is_empty(), database, sink, logs, listen) {

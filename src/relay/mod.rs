@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    cloudevents::CloudEvents,
     lock::lock,
     metrics::Metrics,
     outbox::{DbError, Outbox},
@@ -58,6 +59,8 @@ pub struct RelaySettings {
     pub shutdown_timeout: Duration,
     /// How long published rows are kept; `None` never prunes.
     pub retention: Option<Duration>,
+    /// What messages become, unless they are plain.
+    pub format: Option<CloudEvents>,
     /// What outcomes lead to.
     pub policy: Policy,
 }
