@@ -67,7 +67,7 @@ pub enum Command {
     Migrate(migrate::MigrateArgs),
     Check(Box<check::CheckArgs>),
     Status(status::StatusArgs),
-    Peek(peek::PeekArgs),
+    Peek(Box<peek::PeekArgs>),
     Dead(Box<dead::DeadArgs>),
     Prune(prune::PruneArgs),
     Completions(completions::CompletionsArgs),

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use super::logs::{LogArgs, LogConfig};
 use crate::{
+    cloudevents::config::FormatArgs,
     outbox::{
         Ordering,
         config::{DatabaseArgs, DatabaseConfig},
@@ -29,6 +30,10 @@ pub struct RelayArgs {
     /// Where events go.
     #[command(flatten)]
     pub sink: SinkArgs,
+
+    /// What they are there.
+    #[command(flatten)]
+    pub format: FormatArgs,
 
     /// How to log.
     #[command(flatten)]
@@ -268,6 +273,9 @@ impl RelayArgs {
             &[("key", Ordering::Key), ("none", Ordering::None)],
         );
         let policy = tuning.policy(p, ordering);
+        let typed = |database: &DatabaseConfig| database.mapping.event_type.is_some();
+        let has_types = database.as_ref().is_none_or(typed);
+        let format = (self.format).validate(p, self.sink.attribute_prefix(), has_types);
         let sink = self.sink.validate(p, publish_timeout);
         let retention = p.duration("retention", &tuning.retention);
         let host = host_name();
@@ -284,6 +292,7 @@ impl RelayArgs {
             shutdown_timeout,
             retention: (!retention.is_zero()).then_some(retention),
             migrates: tuning.migrate,
+            format,
             policy,
         };
         match (problems.is_empty(), database, sink, logs, listen) {

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    cloudevents::CloudEvents,
     lock::lock,
     metrics::Metrics,
     outbox::{DbError, Outbox},
@@ -60,6 +61,8 @@ pub struct RelaySettings {
     pub retention: Option<Duration>,
     /// Whether to make the tables first.
     pub migrates: bool,
+    /// What messages become, unless they are plain.
+    pub format: Option<CloudEvents>,
     /// What outcomes lead to.
     pub policy: Policy,
 }
