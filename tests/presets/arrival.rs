@@ -15,9 +15,19 @@ pub struct Arrival {
     pub kind: Option<String>,
     pub content_type: String,
     /// `None` is a tombstone.
-    pub payload: Option<Vec<u8>>,
+    pub payload: Option<Body>,
     /// The others, by name.
     pub headers: Vec<(String, String)>,
+}
+
+/// Bytes that show what they say.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body(pub Vec<u8>);
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", String::from_utf8_lossy(&self.0))
+    }
 }
 
 /// Everything in a destination: per key, in the order it came.
@@ -48,7 +58,7 @@ fn of_kafka(message: &rdkafka::message::OwnedMessage) -> Arrival {
         key: message
             .key()
             .map(|key| String::from_utf8(key.to_vec()).unwrap()),
-        payload: message.payload().map(<[u8]>::to_vec),
+        payload: message.payload().map(|payload| Body(payload.to_vec())),
         headers: sorted(headers),
     }
 }
@@ -64,7 +74,7 @@ fn of_rabbitmq(delivery: &lapin::message::Delivery) -> Arrival {
         content_type: rabbitmq::text(properties.content_type().as_ref()),
         key,
         // What AMQP has for one.
-        payload: Some(delivery.data.clone()).filter(|body| !body.is_empty()),
+        payload: (!delivery.data.is_empty()).then(|| Body(delivery.data.clone())),
         headers: sorted(headers),
     }
 }

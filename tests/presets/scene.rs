@@ -2,7 +2,7 @@
 //! as the system expects it afterwards. And the relay's work in between.
 
 use crate::{
-    arrival::{Arrival, arrivals},
+    arrival::{Arrival, Body, arrivals},
     common::{
         broker::{Broker, Kind},
         database::Database,
@@ -77,7 +77,7 @@ impl Message {
             key: self.key.map(text),
             kind: self.kind.map(text),
             content_type: self.content_type.into(),
-            payload: self.payload.map(|payload| text(payload).into_bytes()),
+            payload: self.payload.map(|payload| Body(text(payload).into_bytes())),
             headers,
         }
     }
