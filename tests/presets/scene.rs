@@ -1,6 +1,8 @@
 //! What is told of a preset: rows as its system writes them, messages as they must arrive, and the table
 //! as the system expects it afterwards. And the relay's work in between.
 
+use sqlx::{AssertSqlSafe, Connection as _};
+
 use crate::{
     arrival::{Arrival, Body, arrivals},
     common::{
@@ -135,44 +137,53 @@ impl Scene {
 
     /// Relays the rows to both brokers, and says how the table must be afterwards: SQL that gives true.
     pub async fn and_then(self, expected: &str) {
+        let database = Database::empty().await;
+        database.execute(&table(self.preset)).await;
+        let topic = unique("preset");
+        let mapping = self.mapping(&database).await;
+        let flags: Vec<_> = (self
+            .flags
+            .iter()
+            .map(|flag| flag.replace("{topic}", &topic)))
+        .collect();
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let base = [
+            "--database-url",
+            &database.url,
+            mapping.flag(),
+            mapping.value(),
+        ];
+        self.succeed(&[&["migrate"], &base[..], &of_migrate(&flags)].concat());
         for kind in [Kind::Kafka, Kind::Rabbitmq] {
-            self.relay_to(kind, expected).await;
+            let broker = Broker::shared(kind);
+            let destination = self.destination.replace("{topic}", &topic);
+            broker.create(&destination).await;
+            self.write_rows(&database, &topic).await;
+            self.succeed(&[&["drain"], &base[..], &flags, &broker.flags()].concat());
+            self.compare(arrivals(&broker, &destination).await, &topic, kind);
+            let expected = format!("select ({expected})::int::bigint");
+            let as_expected = database.number(&expected).await;
+            assert_eq!(
+                as_expected, 1,
+                "preset {}, {kind:?}: {expected}",
+                self.preset
+            );
         }
     }
 
-    async fn relay_to(&self, kind: Kind, expected: &str) {
-        let (name, broker) = (self.preset, Broker::shared(kind));
-        let topic = unique("preset");
-        let text = |text: &str| text.replace("{topic}", &topic);
-        let destination = text(self.destination);
-        broker.create(&destination).await;
-        let database = Database::empty().await;
-        database.execute(&table(name)).await;
-        let mapping = self.mapping(&database).await;
-        let flags: Vec<_> = self.flags.iter().map(|flag| text(flag)).collect();
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let on_table = [
-            &["--database-url", &database.url][..],
-            &[mapping.flag(), mapping.value()],
-            &table_flags(&flags),
-        ]
-        .concat();
-
-        succeed(name, &[&["migrate"][..], &on_table].concat());
-        for row in &self.rows {
-            database.execute(&text(row)).await;
+    /// Writes the rows into empty tables.
+    async fn write_rows(&self, database: &Database, topic: &str) {
+        let mut connection = database.connect().await;
+        for row in [EMPTY].iter().chain(&self.rows) {
+            let done = sqlx::raw_sql(AssertSqlSafe(row.replace("{topic}", topic)));
+            let done = done.execute(&mut connection).await;
+            done.unwrap_or_else(|error| panic!("preset {}: {row}: {error}", self.preset));
         }
-        let settings = [
-            &["--database-url", &database.url][..],
-            &[mapping.flag(), mapping.value()],
-            &flags,
-            &broker.flags(),
-        ]
-        .concat();
-        succeed(name, &[&["drain"][..], &settings].concat());
+        connection.close().await.unwrap();
+    }
 
-        let mut arrived = arrivals(&broker, &destination).await;
-        let mut messages: Vec<_> = (self.messages.iter().map(|it| it.arrival(&topic))).collect();
+    fn compare(&self, mut arrived: Vec<Arrival>, topic: &str, kind: Kind) {
+        let mut messages: Vec<_> = self.messages.iter().map(|it| it.arrival(topic)).collect();
         for list in [&mut arrived, &mut messages] {
             // Stable: per key, the order stays.
             list.sort_by_key(|it| match (&it.key, self.is_ordered) {
@@ -180,10 +191,12 @@ impl Scene {
                 _ => (String::new(), it.id.clone()),
             });
         }
-        assert_eq!(arrived, messages, "preset {name}, {kind:?}");
-        let expected = format!("select ({expected})::int::bigint");
-        let as_expected = database.number(&expected).await;
-        assert_eq!(as_expected, 1, "preset {name}, {kind:?}: {expected}");
+        assert_eq!(arrived, messages, "preset {}, {kind:?}", self.preset);
+    }
+
+    fn succeed(&self, arguments: &[&str]) {
+        let (code, _, errors) = outboxd(arguments);
+        assert_eq!(code, 0, "preset {}: {arguments:?}:\n{errors}", self.preset);
     }
 
     /// The mapping to use; with advice followed, one of the user's own.
@@ -234,10 +247,22 @@ impl Drop for Mapping {
 }
 
 /// Of the flags, those that `migrate` has too.
-fn table_flags<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+fn of_migrate<'a>(flags: &[&'a str]) -> Vec<&'a str> {
     let pairs = flags.chunks(2).filter(|pair| pair[0] != "--ordering");
     pairs.flatten().copied().collect()
 }
+
+/// Empties the system's tables, and begins to number anew.
+const EMPTY: &str = "do $$ declare tables text; number regclass;
+    begin
+        select string_agg(c.oid::regclass::text, ', ') into tables from pg_class c
+         where c.relkind = 'r' and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema)'
+           and c.relname !~ '(_failures|_instances|^outboxd_migrations)$';
+        execute format('truncate %s', tables);
+        for number in select oid::regclass from pg_class where relkind = 'S' loop
+            execute format('alter sequence %s restart', number);
+        end loop;
+    end $$";
 
 /// The DDL of a system's table.
 fn table(preset: &str) -> String {
@@ -247,9 +272,4 @@ fn table(preset: &str) -> String {
 fn file(path: &str) -> String {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-fn succeed(preset: &str, arguments: &[&str]) {
-    let (code, _, errors) = outboxd(arguments);
-    assert_eq!(code, 0, "preset {preset}: {arguments:?}:\n{errors}");
 }
