@@ -104,14 +104,14 @@ async fn a_failed_event_holds_back_its_key_where_time_orders(kind: Kind) {
     // As if a relay had written it: tried again in an hour, its key waits.
     let fail = "insert into \"Events_failures\" (id, event_id, lane, key, destination, state, holds, attempts, next_attempt_at, reason, failed_at) \
         select ref, ref::text, hashtextextended(\"Agg\", 0) & 63, \"Agg\", topic, 'retrying', true, 1, now() + interval '1 hour', 'refused: no', now() \
-          from \"Events\" where n = 3";
+          from \"Events\" where n = 1";
     foreign.database.execute(fail).await;
     let relay = foreign.relay(&broker, &[]).ready().await;
     until("all but what it holds is published", || async {
-        foreign.pending().await == 9
+        foreign.pending().await == 10
     })
     .await;
-    let event = "select ref::text from \"Events\" where n = 3";
+    let event = "select ref::text from \"Events\" where n = 1";
     let event = foreign.database.text(event).await;
     let listed = foreign.outboxd(&["dead", "list", "--state", "retrying", "--json"]);
     assert!(
