@@ -49,8 +49,8 @@ pub fn all() -> Vec<Box<dyn Cell>> {
     for kind in Kind::ALL {
         all.push(Box::new(Large(kind)));
     }
-    for order in ["id", "created_at"] {
-        all.push(Box::new(Mapped(order)));
+    for mapped in [Mapped::Number, Mapped::UuidAndTime] {
+        all.push(Box::new(mapped));
     }
     all.push(Box::new(Retained));
     all.push(Box::new(Backlog));

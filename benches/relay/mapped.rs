@@ -16,13 +16,23 @@ use crate::{
     stage::{Mode, Rows, Scene},
 };
 
-/// By uuids, ordered by what is named.
-pub struct Mapped(pub &'static str);
+/// What tells rows apart, and what orders them.
+#[derive(Clone, Copy)]
+pub enum Mapped {
+    /// A number that is drawn does both.
+    Number,
+    /// A random uuid, and a time.
+    UuidAndTime,
+}
 
 #[async_trait(?Send)]
 impl Cell for Mapped {
     fn name(&self) -> String {
-        format!("mapped kafka by {}", self.0)
+        let by = match self {
+            Self::Number => "number",
+            Self::UuidAndTime => "uuid and time",
+        };
+        format!("mapped kafka by {by}")
     }
 
     async fn measure(&self, bench: &Bench, results: &mut Results) -> Result<(), Failure> {
@@ -42,17 +52,20 @@ impl Cell for Mapped {
 impl Mapped {
     async fn drain(&self, scene: &Scene<'_>) -> Result<Figures, Failure> {
         let file = std::env::temp_dir().join(format!("{}.toml", scene.name));
+        let (id, order, primary) = match self {
+            Self::Number => ("id", "id", "id"),
+            Self::UuidAndTime => ("event_id", "created_at", "event_id"),
+        };
         let mapping = format!(
-            "id = \"event_id\"\norder = \"{}\"\nkey = \"aggregate_id\"\ndestination = \"topic\"\ntype = \"event_type\"\n\
+            "id = \"{id}\"\norder = \"{order}\"\nevent_id = \"event_id\"\nkey = \"aggregate_id\"\ndestination = \"topic\"\ntype = \"event_type\"\n\
              payload = \"payload\"\nheaders_json = \"headers\"\ntime = \"created_at\"\npending = \"published_at is null\"\n\
-             done = {{ published_at = \"now()\" }}\n",
-            self.0
+             done = {{ published_at = \"now()\" }}\n"
         );
         std::fs::write(&file, mapping)?;
         let path = file
             .to_str()
             .ok_or("the folder for temporary files has an odd name")?;
-        prepare(scene, path).await?;
+        prepare(scene, primary, path).await?;
         let figures = shipped::drain_with(scene, 1, &["--mapping", path]).await;
         std::fs::remove_file(&file)?;
         figures
@@ -60,11 +73,15 @@ impl Mapped {
 }
 
 /// What outboxd made for its own table goes, and what it makes for another's comes.
-async fn prepare(scene: &Scene<'_>, mapping: &str) -> Result<(), Failure> {
+async fn prepare(scene: &Scene<'_>, primary: &str, mapping: &str) -> Result<(), Failure> {
     let mut connection = scene.connect().await?;
-    let anew = "drop table outbox_failures, outbox_instances, outboxd_migrations; drop index outbox_pending; \
-                create unique index on outbox (event_id); alter table outbox add unique (id)";
-    connection.execute(sqlx::raw_sql(anew)).await?;
+    let anew = format!(
+        "drop table outbox_failures, outbox_instances, outboxd_migrations; drop index outbox_pending; \
+         alter table outbox drop constraint outbox_pkey, add primary key ({primary})"
+    );
+    connection
+        .execute(sqlx::raw_sql(AssertSqlSafe(anew)))
+        .await?;
     let printed = Command::new(shipped::binary())
         .args(["migrate", "--print", "--mapping", mapping])
         .args(["--database-url", &scene.database_url])
