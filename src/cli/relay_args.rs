@@ -171,6 +171,8 @@ pub struct TuningArgs {
     pub backoff_max: String,
 
     /// How long published rows are kept; 0 never prunes
+    ///
+    /// Rows of a table with a mapping stay: its owner deletes them.
     #[arg(
         long,
         env = "OUTBOXD_RETENTION",
