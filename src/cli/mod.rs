@@ -4,10 +4,12 @@ mod check;
 mod completions;
 mod dead;
 pub mod environment;
+mod inspect;
 mod logs;
 mod migrate;
 mod output;
 mod peek;
+mod preset;
 mod prune;
 mod relay_args;
 mod run;
@@ -49,6 +51,8 @@ pub mod exit {
   outboxd migrate                                  make the tables
   outboxd check --kafka-brokers localhost:9092     what is missing, and how to mend it
   outboxd run --kafka-brokers localhost:9092       relay
+An outbox of another system's, or of your own:
+  outboxd inspect                                  whose it is, and what it takes to relay it
 `outboxd COMMAND --help` says more about each."
 )]
 pub struct Cli {
@@ -67,6 +71,8 @@ pub enum Command {
     Migrate(migrate::MigrateArgs),
     Check(Box<check::CheckArgs>),
     Status(status::StatusArgs),
+    Inspect(Box<inspect::InspectArgs>),
+    Preset(preset::PresetArgs),
     Peek(Box<peek::PeekArgs>),
     Dead(Box<dead::DeadArgs>),
     Prune(prune::PruneArgs),
@@ -82,6 +88,8 @@ impl Cli {
             Command::Migrate(args) => args.run().await,
             Command::Check(args) => args.run().await,
             Command::Status(args) => args.run().await,
+            Command::Inspect(args) => args.run().await,
+            Command::Preset(args) => args.run(),
             Command::Peek(args) => args.run().await,
             Command::Dead(args) => args.run().await,
             Command::Prune(args) => args.run().await,

@@ -5,12 +5,14 @@
 mod condition;
 mod file;
 mod preset;
+mod propose;
 
 use std::collections::BTreeMap;
 
 pub use condition::Condition;
 pub use file::parse;
 pub use preset::{PRESETS, Preset};
+pub use propose::{Column, Confidence, Proposal, Whose, propose};
 
 use crate::template::Template;
 
