@@ -11,6 +11,7 @@ mod peek;
 mod prune;
 mod relay_args;
 mod run;
+mod shadow;
 mod status;
 
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ pub enum Command {
     Check(Box<check::CheckArgs>),
     Status(status::StatusArgs),
     Peek(peek::PeekArgs),
+    Shadow(Box<shadow::ShadowArgs>),
     Dead(Box<dead::DeadArgs>),
     Prune(prune::PruneArgs),
     Completions(completions::CompletionsArgs),
@@ -83,6 +85,7 @@ impl Cli {
             Command::Check(args) => args.run().await,
             Command::Status(args) => args.run().await,
             Command::Peek(args) => args.run().await,
+            Command::Shadow(args) => args.run().await,
             Command::Dead(args) => args.run().await,
             Command::Prune(args) => args.run().await,
             Command::Completions(args) => args.run(),

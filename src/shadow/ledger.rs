@@ -1,0 +1,479 @@
+//! What outboxd would send and what another relay sent, matched by event id. Pure but for its size:
+//! nothing in here waits, reads or prints.
+//!
+//! # Design notes
+//! * A row waits here for its message, and a message for its row, which is looked up once. What was
+//!   compared is forgotten but for its id.
+//! * Bounded: the oldest rows go first. Their messages are looked up again, so that only an event that was
+//!   never sent can go unnoticed; how many were dropped is told.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::compare::{Comparison, Difference, Part, Sent, compare};
+use crate::event::RowId;
+
+/// Rows that wait for their message take no more than this.
+const MOST_BYTES: usize = 256 << 20;
+const MOST_ROWS: usize = 500_000;
+/// Ids of what was compared; an id takes about a hundred bytes, twice.
+const MOST_IDS: usize = 1_000_000;
+/// Keys whose order is watched.
+const MOST_KEYS: usize = 200_000;
+/// Kinds of differences: headers may have any name.
+const MOST_KINDS: usize = 100;
+
+/// What of the command's settings matters here.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The header that carries the event id.
+    pub id_header: String,
+    /// Headers that do not count.
+    pub ignored_headers: Vec<String>,
+    /// How many examples of each kind of difference are kept.
+    pub examples: usize,
+    /// Whether examples have whole payloads.
+    pub shows_payloads: bool,
+}
+
+/// A row, as the message that outboxd would send.
+#[derive(Debug, Clone)]
+pub struct Ours {
+    /// The message, or why there is none.
+    pub sent: Result<Sent, String>,
+    /// The row.
+    pub row: RowId,
+    /// Where it stands in the table's order, where that can be told.
+    pub place: Option<i64>,
+    /// Whether its message must come.
+    pub expected: Expected,
+    /// When the row was seen first.
+    pub seen_at: Instant,
+}
+
+/// Whether a row's message must come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// The row was not there at the start.
+    Yes,
+    /// It was; but messages are read from their beginning: if one of an older row is among them.
+    IfOlderCame,
+    /// It was, and may have been sent before.
+    No,
+}
+
+/// A message of the other relay.
+#[derive(Debug, Clone)]
+pub struct Theirs {
+    /// The message.
+    pub sent: Sent,
+    /// Where it was seen: `orders[2]@17`.
+    pub at: String,
+    /// What keeps messages in order: the partition or queue.
+    pub stream: String,
+    /// The partition that outboxd would choose, where that is another.
+    pub our_partition: Option<i32>,
+}
+
+/// What can be told of an event.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A message without an id.
+    Unidentified,
+    /// A message without a row.
+    OnlyTheirs,
+    /// A row without a message.
+    OnlyOurs,
+    /// outboxd could not send it.
+    Refused,
+    /// A part is not the same.
+    Part(Part),
+    /// They sent it again.
+    Duplicate,
+    /// They sent it after a later one of its key.
+    OutOfOrder,
+    /// outboxd would choose another partition.
+    OtherPartition,
+}
+
+impl Kind {
+    /// Whether it says something of them, and not that outboxd would send otherwise.
+    pub fn is_note(&self) -> bool {
+        matches!(
+            self,
+            Self::Duplicate | Self::OutOfOrder | Self::OtherPartition
+        )
+    }
+}
+
+/// One event of a kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// Its id.
+    pub event: String,
+    /// Where its message or row was seen.
+    pub at: String,
+    /// What outboxd would send.
+    pub ours: Option<String>,
+    /// What they sent.
+    pub theirs: Option<String>,
+    /// More of it.
+    pub note: Option<String>,
+}
+
+/// All events of a kind.
+#[derive(Debug, Clone, Default)]
+pub struct Group {
+    /// How many.
+    pub count: u64,
+    /// The first.
+    pub examples: Vec<Example>,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that arrived.
+    pub messages: u64,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Compared and the same.
+    pub same: u64,
+    /// The same but for how JSON is written.
+    pub written_differently: u64,
+    /// Compared and not the same.
+    pub different: u64,
+    /// Messages without a row.
+    pub only_theirs: u64,
+    /// Rows without a message.
+    pub only_ours: u64,
+    /// Rows whose message may yet come.
+    pub not_sent_yet: u64,
+    /// Messages without an id.
+    pub unidentified: u64,
+    /// Messages that came again.
+    pub duplicates: u64,
+    /// Messages after a later one of their key.
+    pub out_of_order: u64,
+    /// Messages on another partition than outboxd's.
+    pub other_partition: u64,
+    /// Headers that they do not send.
+    pub missing_headers: u64,
+    /// Headers with another value.
+    pub different_headers: u64,
+    /// Headers that only they send.
+    pub further_headers: u64,
+    /// Rows that were forgotten for want of memory.
+    pub dropped: u64,
+}
+
+impl Counts {
+    /// Events that were compared.
+    pub fn compared(&self) -> u64 {
+        self.same + self.written_differently + self.different
+    }
+
+    /// Whether something was compared, and nothing was found.
+    pub fn is_ready(&self) -> bool {
+        let found = self.different + self.only_theirs + self.only_ours + self.unidentified;
+        found == 0 && self.same + self.written_differently > 0
+    }
+}
+
+/// See the module.
+pub struct Ledger {
+    rules: Rules,
+    /// What was counted.
+    pub counts: Counts,
+    /// What was found, by kind.
+    pub groups: BTreeMap<Kind, Group>,
+    ours: HashMap<String, Ours>,
+    /// The same by age; those that are gone from `ours` among them.
+    ages: VecDeque<String>,
+    bytes: usize,
+    waiting: Vec<(String, Theirs)>,
+    done: HashSet<String>,
+    done_ages: VecDeque<String>,
+    newest: HashMap<(String, Vec<u8>), i64>,
+    oldest_compared: Option<i64>,
+}
+
+impl Ledger {
+    /// Empty.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            counts: Counts::default(),
+            groups: BTreeMap::new(),
+            ours: HashMap::new(),
+            ages: VecDeque::new(),
+            bytes: 0,
+            waiting: Vec::new(),
+            done: HashSet::new(),
+            done_ages: VecDeque::new(),
+            newest: HashMap::new(),
+            oldest_compared: None,
+        }
+    }
+
+    /// A row was read.
+    pub fn remember(&mut self, event_id: &str, ours: Ours) {
+        let id = matching(event_id);
+        if self.done.contains(&id) || self.ours.contains_key(&id) {
+            return;
+        }
+        self.counts.rows += 1;
+        self.bytes += ours.size();
+        self.ages.push_back(id.clone());
+        self.ours.insert(id, ours);
+        while self.bytes > MOST_BYTES || self.ours.len() > MOST_ROWS {
+            let Some(oldest) = self.ages.pop_front() else {
+                break;
+            };
+            if self.forget(&oldest).is_some() {
+                self.counts.dropped += 1;
+            }
+        }
+        // Ids of rows that are gone are left behind in the middle.
+        if self.ages.len() > 2 * self.ours.len() + 1000 {
+            let ours = &self.ours;
+            self.ages.retain(|id| ours.contains_key(id));
+        }
+    }
+
+    /// A message arrived.
+    pub fn arrived(&mut self, theirs: Theirs) {
+        self.counts.messages += 1;
+        match theirs.sent.header(&self.rules.id_header) {
+            Some(id) => {
+                let id = matching(&String::from_utf8_lossy(id));
+                if self.done.contains(&id) || self.ours.contains_key(&id) {
+                    self.judge(&id, &theirs);
+                } else {
+                    self.waiting.push((id, theirs));
+                }
+            }
+            None => {
+                self.counts.unidentified += 1;
+                let names = theirs.sent.headers.iter().map(|(name, _)| name.as_str());
+                let names = names.collect::<Vec<_>>().join(", ");
+                let note = format!("no header {}; there are: {names}", self.rules.id_header);
+                self.tell(Kind::Unidentified, example("", &theirs.at, Some(note)));
+            }
+        }
+    }
+
+    /// How many messages wait for their row to be looked up.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The ids of the first `count` of them that are still unknown.
+    pub fn unknown(&self, count: usize) -> Vec<String> {
+        let waiting = self.waiting.iter().take(count);
+        let unknown =
+            waiting.filter(|(id, _)| !self.done.contains(id) && !self.ours.contains_key(id));
+        unknown.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The rows of the first `count` waiting messages were looked up: who has none now has none.
+    pub fn looked_up(&mut self, count: usize) {
+        let waiting: Vec<_> = self.waiting.drain(..count).collect();
+        for (id, theirs) in waiting {
+            self.judge(&id, &theirs);
+        }
+    }
+
+    /// Rows whose message must have come or must yet come.
+    pub fn unsent(&self) -> Vec<(String, RowId, Instant)> {
+        let older_came = |place: Option<i64>| {
+            let both = place.zip(self.oldest_compared);
+            both.is_some_and(|(place, oldest)| place > oldest)
+        };
+        let unsent = self.ours.iter().filter(|(_, ours)| match ours.expected {
+            Expected::Yes => true,
+            Expected::IfOlderCame => older_came(ours.place),
+            Expected::No => false,
+        });
+        unsent
+            .map(|(id, ours)| (id.clone(), ours.row.clone(), ours.seen_at))
+            .collect()
+    }
+
+    /// Whether that event's message has not come.
+    pub fn is_unsent(&self, id: &str) -> bool {
+        self.ours.contains_key(id)
+    }
+
+    /// The end: the messages of these rows never came.
+    pub fn conclude(&mut self, never_sent: &[String], not_sent_yet: u64, grace: Duration) {
+        for id in never_sent {
+            if let Some(ours) = self.forget(id) {
+                self.counts.only_ours += 1;
+                let age = ours.seen_at.elapsed();
+                let note = (age >= grace).then(|| format!("seen {} s ago", age.as_secs()));
+                self.tell(
+                    Kind::OnlyOurs,
+                    example(id, &format!("row {}", ours.row), note),
+                );
+            }
+        }
+        self.counts.not_sent_yet = not_sent_yet;
+    }
+
+    fn forget(&mut self, id: &str) -> Option<Ours> {
+        let ours = self.ours.remove(id)?;
+        self.bytes -= ours.size();
+        Some(ours)
+    }
+
+    fn judge(&mut self, id: &str, theirs: &Theirs) {
+        if self.done.contains(id) {
+            self.counts.duplicates += 1;
+            self.tell(Kind::Duplicate, example(id, &theirs.at, None));
+            return;
+        }
+        let ours = self.forget(id);
+        self.finish(id);
+        let Some(ours) = ours else {
+            self.counts.only_theirs += 1;
+            self.tell(Kind::OnlyTheirs, example(id, &theirs.at, None));
+            return;
+        };
+        self.oldest_compared = match (self.oldest_compared, ours.place) {
+            (Some(oldest), Some(place)) => Some(oldest.min(place)),
+            (oldest, place) => oldest.or(place),
+        };
+        self.watch_order(id, &ours, theirs);
+        match ours.sent {
+            Ok(sent) => self.compare(id, &sent, theirs),
+            Err(reason) => {
+                self.counts.different += 1;
+                self.tell(Kind::Refused, example(id, &theirs.at, Some(reason)));
+            }
+        }
+    }
+
+    fn compare(&mut self, id: &str, ours: &Sent, theirs: &Theirs) {
+        if let Some(partition) = theirs.our_partition {
+            self.counts.other_partition += 1;
+            let note = format!("outboxd would choose partition {partition}");
+            self.tell(Kind::OtherPartition, example(id, &theirs.at, Some(note)));
+        }
+        match compare(ours, &theirs.sent, &self.rules.ignored_headers) {
+            Comparison::Same => self.counts.same += 1,
+            Comparison::WrittenDifferently => self.counts.written_differently += 1,
+            Comparison::Different(differences) => {
+                self.counts.different += 1;
+                for difference in differences {
+                    self.tell_difference(id, &theirs.at, difference);
+                }
+            }
+        }
+    }
+
+    fn tell_difference(&mut self, id: &str, at: &str, difference: Difference) {
+        let counts = &mut self.counts;
+        match &difference.part {
+            Part::MissingHeader(_) => counts.missing_headers += 1,
+            Part::OtherHeader(_) => counts.different_headers += 1,
+            Part::FurtherHeader(_) => counts.further_headers += 1,
+            _ => {}
+        }
+        let hides = difference.part == Part::Payload && !self.rules.shows_payloads;
+        let show = |bytes: Option<Vec<u8>>| {
+            bytes.map(|bytes| match (hides, self.rules.shows_payloads) {
+                (true, _) => format!("{} bytes", bytes.len()),
+                (false, true) => String::from_utf8_lossy(&bytes).into_owned(),
+                (false, false) => shortened(&bytes),
+            })
+        };
+        let example = Example {
+            event: id.into(),
+            at: at.into(),
+            ours: show(difference.ours),
+            theirs: show(difference.theirs),
+            note: difference.note,
+        };
+        self.tell(Kind::Part(difference.part), example);
+    }
+
+    /// Notes a message that comes after a later one of its key.
+    fn watch_order(&mut self, id: &str, ours: &Ours, theirs: &Theirs) {
+        let (Some(place), Some(key)) = (ours.place, &theirs.sent.key) else {
+            return;
+        };
+        if self.newest.len() >= MOST_KEYS {
+            self.newest.clear();
+        }
+        let stream = format!("{}\0{}", theirs.stream, theirs.sent.destination);
+        let newest = self.newest.entry((stream, key.clone())).or_insert(place);
+        if place < *newest {
+            self.counts.out_of_order += 1;
+            let note = format!("key {}", shortened(key));
+            self.tell(Kind::OutOfOrder, example(id, &theirs.at, Some(note)));
+        } else {
+            *newest = place;
+        }
+    }
+
+    fn finish(&mut self, id: &str) {
+        self.done.insert(id.into());
+        self.done_ages.push_back(id.into());
+        if self.done_ages.len() > MOST_IDS
+            && let Some(oldest) = self.done_ages.pop_front()
+        {
+            self.done.remove(&oldest);
+        }
+    }
+
+    fn tell(&mut self, kind: Kind, example: Example) {
+        if self.groups.len() >= MOST_KINDS && !self.groups.contains_key(&kind) {
+            return;
+        }
+        let group = self.groups.entry(kind).or_default();
+        group.count += 1;
+        if group.examples.len() < self.rules.examples {
+            group.examples.push(example);
+        }
+    }
+}
+
+impl Ours {
+    fn size(&self) -> usize {
+        self.sent.as_ref().map_or(100, |sent| sent.size() + 200)
+    }
+}
+
+fn example(event: &str, at: &str, note: Option<String>) -> Example {
+    Example {
+        event: event.into(),
+        at: at.into(),
+        ours: None,
+        theirs: None,
+        note,
+    }
+}
+
+/// What events are matched by: an id without the quotes of a JSON string (Kafka Connect's header
+/// converter may write them), UUIDs in small letters. That they differ is told as any header's difference.
+fn matching(id: &str) -> String {
+    let id = id.trim_matches('"');
+    let is_uuid = id.len() == 36 && id.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    if is_uuid {
+        return id.to_ascii_lowercase();
+    }
+    id.to_owned()
+}
+
+/// The beginning of a value.
+fn shortened(bytes: &[u8]) -> String {
+    const MOST: usize = 60;
+    let text = String::from_utf8_lossy(bytes);
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], bytes.len()),
+        None => text.into_owned(),
+    }
+}
