@@ -169,7 +169,7 @@ pub(super) fn verdict(outcome: &Outcome, followed: &str) -> String {
         );
     }
     if !counts.is_ready() {
-        return not_ready(counts);
+        return not_ready(counts) + &only_on_top(outcome);
     }
     let written = match counts.written_differently {
         0 => String::new(),
@@ -220,6 +220,22 @@ fn nothing(counts: &Counts, followed: &str) -> String {
         );
     }
     format!("No message arrived from {followed}, and the table is empty.")
+}
+
+/// What consumers hardly mind: headers that outboxd sends as well, and no other difference.
+fn only_on_top(outcome: &Outcome) -> String {
+    let kinds = outcome.ledger.groups.keys().filter(|kind| !kind.is_note());
+    let names = kinds.map(|kind| match kind {
+        Kind::Part(Part::MissingHeader(name)) => Some(name.as_str()),
+        _ => None,
+    });
+    let names: Option<Vec<_>> = names.collect();
+    names.map_or(String::new(), |names| {
+        format!(
+            " All of it is headers that outboxd would send on top: if no consumer minds, --ignore-header {}.",
+            names.join(" --ignore-header ")
+        )
+    })
 }
 
 fn not_ready(counts: &Counts) -> String {
