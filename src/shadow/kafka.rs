@@ -42,7 +42,10 @@ pub(super) fn follow(
     start: Start,
 ) -> Result<Stream, String> {
     let reader = Arc::new(Reader {
-        consumer: config.consumer().map_err(|error| error.to_string())?,
+        consumer: config
+            .consumer()
+            .create()
+            .map_err(|error| error.to_string())?,
         partitioner: config.partitioner(),
         partitions: HashMap::new(),
     });
@@ -87,7 +90,7 @@ impl Reader {
 
     fn count_partitions(&self, topic: &str) -> Result<i32, String> {
         let metadata = self.consumer.fetch_metadata(Some(topic), PATIENCE);
-        let metadata = metadata.map_err(|error| format!("Kafka does not answer: {error}"))?;
+        let metadata = metadata.map_err(|error| format!("Kafka cannot be read: {error}"))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         match found.map(|found| (found.error(), found.partitions().len())) {
             Some((None, count)) if count > 0 => Ok(i32::try_from(count).unwrap_or(i32::MAX)),

@@ -165,6 +165,8 @@ pub struct Counts {
     pub different_headers: u64,
     /// Headers that only they send.
     pub further_headers: u64,
+    /// Messages whose row could not be looked up in time.
+    pub left_out: u64,
     /// Rows that were forgotten for want of memory.
     pub dropped: u64,
 }
@@ -193,10 +195,12 @@ pub struct Ledger {
     /// The same by age; those that are gone from `ours` among them.
     ages: VecDeque<String>,
     bytes: usize,
+    /// In the order of arrival, each with its key's later ones: their order is watched.
     waiting: Vec<(String, Theirs)>,
+    waiting_keys: HashSet<OrderingKey>,
     done: HashSet<String>,
     done_ages: VecDeque<String>,
-    newest: HashMap<(String, Vec<u8>), i64>,
+    newest: HashMap<OrderingKey, i64>,
     oldest_compared: Option<i64>,
 }
 
@@ -211,6 +215,7 @@ impl Ledger {
             ages: VecDeque::new(),
             bytes: 0,
             waiting: Vec::new(),
+            waiting_keys: HashSet::new(),
             done: HashSet::new(),
             done_ages: VecDeque::new(),
             newest: HashMap::new(),
@@ -249,10 +254,15 @@ impl Ledger {
         match theirs.sent.header(&self.rules.id_header) {
             Some(id) => {
                 let id = matching(&String::from_utf8_lossy(id));
-                if self.done.contains(&id) || self.ours.contains_key(&id) {
+                let key = theirs.ordering_key();
+                let waits = key
+                    .as_ref()
+                    .is_some_and(|key| self.waiting_keys.contains(key));
+                if !waits && self.is_known(&id) {
                     self.judge(&id, &theirs);
                 } else {
                     self.waiting.push((id, theirs));
+                    self.waiting_keys.extend(key);
                 }
             }
             None => {
@@ -270,20 +280,28 @@ impl Ledger {
         self.waiting.len()
     }
 
-    /// The ids of the first `count` of them that are still unknown.
-    pub fn unknown(&self, count: usize) -> Vec<String> {
-        let waiting = self.waiting.iter().take(count);
-        let unknown =
-            waiting.filter(|(id, _)| !self.done.contains(id) && !self.ours.contains_key(id));
+    /// The ids of those of them whose row is unknown.
+    pub fn unknown(&self) -> Vec<String> {
+        let waiting = self.waiting.iter();
+        let unknown = waiting.filter(|(id, _)| !self.is_known(id));
         unknown.map(|(id, _)| id.clone()).collect()
     }
 
-    /// The rows of the first `count` waiting messages were looked up: who has none now has none.
-    pub fn looked_up(&mut self, count: usize) {
-        let waiting: Vec<_> = self.waiting.drain(..count).collect();
-        for (id, theirs) in waiting {
+    /// The rows of those that wait were looked up: who has none now has none.
+    pub fn looked_up(&mut self) {
+        self.waiting_keys.clear();
+        for (id, theirs) in std::mem::take(&mut self.waiting) {
             self.judge(&id, &theirs);
         }
+    }
+
+    /// Rows cannot be looked up: who has none now is left out.
+    pub fn not_looked_up(&mut self) {
+        let all = self.waiting.len();
+        self.waiting
+            .retain(|(id, _)| self.done.contains(id) || self.ours.contains_key(id));
+        self.counts.left_out += (all - self.waiting.len()) as u64;
+        self.looked_up();
     }
 
     /// Rows whose message must have come or must yet come.
@@ -321,6 +339,10 @@ impl Ledger {
             }
         }
         self.counts.not_sent_yet = not_sent_yet;
+    }
+
+    fn is_known(&self, id: &str) -> bool {
+        self.done.contains(id) || self.ours.contains_key(id)
     }
 
     fn forget(&mut self, id: &str) -> Option<Ours> {
@@ -402,17 +424,16 @@ impl Ledger {
 
     /// Notes a message that comes after a later one of its key.
     fn watch_order(&mut self, id: &str, ours: &Ours, theirs: &Theirs) {
-        let (Some(place), Some(key)) = (ours.place, &theirs.sent.key) else {
+        let (Some(place), Some(key)) = (ours.place, theirs.ordering_key()) else {
             return;
         };
         if self.newest.len() >= MOST_KEYS {
             self.newest.clear();
         }
-        let stream = format!("{}\0{}", theirs.stream, theirs.sent.destination);
-        let newest = self.newest.entry((stream, key.clone())).or_insert(place);
+        let note = format!("key {}", shortened(&key.2));
+        let newest = self.newest.entry(key).or_insert(place);
         if place < *newest {
             self.counts.out_of_order += 1;
-            let note = format!("key {}", shortened(key));
             self.tell(Kind::OutOfOrder, example(id, &theirs.at, Some(note)));
         } else {
             *newest = place;
@@ -438,6 +459,16 @@ impl Ledger {
         if group.examples.len() < self.rules.examples {
             group.examples.push(example);
         }
+    }
+}
+
+/// Stream, destination and key.
+type OrderingKey = (String, String, Vec<u8>);
+
+impl Theirs {
+    fn ordering_key(&self) -> Option<OrderingKey> {
+        let key = self.sent.key.clone()?;
+        Some((self.stream.clone(), self.sent.destination.clone(), key))
     }
 }
 
@@ -475,5 +506,165 @@ fn shortened(bytes: &[u8]) -> String {
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], bytes.len()),
         None => text.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        Ledger::new(Rules {
+            id_header: "id".into(),
+            ignored_headers: Vec::new(),
+            examples: 3,
+            shows_payloads: false,
+        })
+    }
+
+    fn sent(id: &str) -> Sent {
+        Sent {
+            destination: "orders".into(),
+            key: Some(b"a".to_vec()),
+            headers: vec![("id".into(), Some(id.as_bytes().to_vec()))],
+            ..Sent::default()
+        }
+    }
+
+    fn theirs(id: &str) -> Theirs {
+        Theirs {
+            sent: sent(id),
+            at: "orders[0]@1".into(),
+            stream: "0".into(),
+            our_partition: None,
+        }
+    }
+
+    fn ours(id: &str, place: i64) -> Ours {
+        Ours {
+            sent: Ok(sent(id)),
+            row: RowId::Number(place),
+            place: Some(place),
+            expected: Expected::Yes,
+            seen_at: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn row_and_message_meet_in_either_order() {
+        let mut ledger = ledger();
+        ledger.remember("1", ours("1", 1));
+        ledger.arrived(theirs("1"));
+        ledger.arrived(theirs("2"));
+        assert_eq!(ledger.unknown(), ["2"]);
+        ledger.remember("2", ours("2", 2));
+        ledger.looked_up();
+        assert_eq!((ledger.counts.same, ledger.waiting()), (2, 0));
+        assert!(ledger.counts.is_ready() && ledger.unsent().is_empty());
+    }
+
+    #[test]
+    fn a_message_without_a_row_is_told_once_and_its_copy_is_a_duplicate() {
+        let mut ledger = ledger();
+        ledger.arrived(theirs("1"));
+        ledger.arrived(theirs("1"));
+        ledger.looked_up();
+        ledger.arrived(theirs("1"));
+        assert_eq!(
+            (ledger.counts.only_theirs, ledger.counts.duplicates),
+            (1, 2)
+        );
+        assert!(!ledger.counts.is_ready());
+        // Too late: it would be told a second time otherwise.
+        ledger.remember("1", ours("1", 1));
+        assert_eq!(ledger.counts.rows, 0);
+    }
+
+    #[test]
+    fn order_is_that_of_arrival_however_late_rows_are_found() {
+        let mut ledger = ledger();
+        ledger.remember("2", ours("2", 2));
+        ledger.arrived(theirs("1"));
+        ledger.arrived(theirs("2"));
+        ledger.remember("1", ours("1", 1));
+        ledger.looked_up();
+        assert_eq!((ledger.counts.same, ledger.counts.out_of_order), (2, 0));
+
+        ledger.remember("4", ours("4", 4));
+        ledger.arrived(theirs("4"));
+        ledger.arrived(theirs("3"));
+        ledger.remember("3", ours("3", 3));
+        ledger.looked_up();
+        assert_eq!((ledger.counts.same, ledger.counts.out_of_order), (4, 1));
+    }
+
+    #[test]
+    fn rows_that_were_there_before_need_no_message_unless_an_older_one_came() {
+        let mut ledger = ledger();
+        let mut old = |id: &str, place, expected| {
+            let ours = Ours {
+                expected,
+                ..ours(id, place)
+            };
+            ledger.remember(id, ours);
+        };
+        old("1", 1, Expected::IfOlderCame);
+        old("2", 2, Expected::IfOlderCame);
+        old("3", 3, Expected::IfOlderCame);
+        old("4", 4, Expected::No);
+        assert!(ledger.unsent().is_empty());
+        ledger.arrived(theirs("2"));
+        let unsent: Vec<_> = ledger.unsent().into_iter().map(|(id, ..)| id).collect();
+        assert_eq!(unsent, ["3"]);
+        ledger.conclude(&unsent, 0, Duration::from_secs(30));
+        assert_eq!((ledger.counts.only_ours, ledger.counts.same), (1, 1));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_was_dropped_is_told() {
+        let mut ledger = ledger();
+        let large = |id: &str| Ours {
+            sent: Ok(Sent {
+                payload: Some(vec![0; MOST_BYTES / 3]),
+                ..sent(id)
+            }),
+            ..ours(id, 1)
+        };
+        for id in ["1", "2", "3", "4"] {
+            ledger.remember(id, large(id));
+        }
+        assert_eq!(ledger.counts.dropped, 2);
+        assert!(!ledger.is_unsent("1") && ledger.is_unsent("4"));
+        assert!(ledger.bytes <= MOST_BYTES);
+        for id in ["3", "4"] {
+            ledger.arrived(theirs(id));
+        }
+        assert_eq!(ledger.bytes, 0);
+    }
+
+    #[test]
+    fn ids_match_in_capitals_and_as_json_strings_and_are_told_as_different() {
+        let id = "0190a1b2-0000-7000-8000-00000000000a";
+        for written in [id.to_uppercase(), format!("\"{id}\"")] {
+            let mut ledger = ledger();
+            ledger.remember(id, ours(id, 1));
+            ledger.arrived(theirs(&written));
+            assert_eq!(ledger.counts.different_headers, 1, "{written}");
+        }
+        assert_eq!(matching("A"), "A");
+    }
+
+    #[test]
+    fn messages_whose_rows_cannot_be_looked_up_are_left_out() {
+        let mut ledger = ledger();
+        ledger.arrived(theirs("1"));
+        ledger.arrived(theirs("2"));
+        ledger.remember("2", ours("2", 2));
+        ledger.not_looked_up();
+        let counts = ledger.counts;
+        assert_eq!(
+            (counts.left_out, counts.same, counts.only_theirs),
+            (1, 1, 0)
+        );
     }
 }

@@ -29,7 +29,8 @@ use crate::{
     event::RowId,
     outbox::{DbError, Link, Outbox, Row},
     sink::{
-        kafka::KafkaConfig,
+        Sink,
+        kafka::{KafkaConfig, KafkaSink},
         rabbitmq::{MAX_MESSAGE_BYTES, RabbitmqConfig},
     },
 };
@@ -40,6 +41,7 @@ const CHANNEL: usize = 1000;
 const MOST_WAITING: usize = 10_000;
 /// The newest rows that are looked at.
 const WINDOW: usize = 5_000;
+const LARGEST_WINDOW: usize = 320_000;
 /// Bytes of rows in one answer.
 const ANSWER_BYTES: usize = 16 << 20;
 /// Ids in one question.
@@ -124,11 +126,14 @@ impl Broker {
     async fn follow(&self, topics: &[String], start: Start) -> Result<Stream, ShadowError> {
         let following = match self {
             Self::Kafka(config) => {
-                let (config, topics) = (config.clone(), topics.to_vec());
-                let following = spawn_blocking(move || kafka::follow(&config, &topics, start));
-                following
-                    .await
-                    .unwrap_or_else(|error| Err(error.to_string()))
+                let (reader, topics) = (config.clone(), topics.to_vec());
+                let following =
+                    spawn_blocking(move || kafka::follow(&reader, &topics, start)).await;
+                match following.unwrap_or_else(|error| Err(error.to_string())) {
+                    Ok(stream) => Ok(stream),
+                    // A sink hears more of why.
+                    Err(error) => Err(trouble(config).await.unwrap_or(error)),
+                }
             }
             Self::Rabbitmq(config) => rabbitmq::follow(config, topics).await,
         };
@@ -152,6 +157,14 @@ impl Broker {
             Self::Rabbitmq(config) => rabbitmq::ours(&row.event.message, config.exchange()),
         }
     }
+}
+
+/// What keeps a sink from using Kafka, if anything does.
+async fn trouble(config: &KafkaConfig) -> Option<String> {
+    let sink = KafkaSink::new(config.clone(), QUIET).ok()?;
+    let trouble = sink.probe().await.err();
+    sink.close().await;
+    trouble.map(|unavailable| unavailable.detail)
 }
 
 /// Follows until told to stop, or as long as planned.
@@ -248,9 +261,17 @@ impl Rehearsal<'_> {
 
     /// Looks at the table; gives how long to rest. Waits for a database that is away.
     async fn look_or_reconnect(&mut self) -> Result<Duration, ShadowError> {
-        let started = Instant::now();
+        let (started, is_behind) = (Instant::now(), self.ledger.waiting() >= MOST_WAITING);
         match self.look().await {
+            Ok(()) if is_behind => Ok(started.elapsed()),
             Ok(()) => Ok((started.elapsed() * 10).clamp(SHORTEST_REST, LONGEST_REST)),
+            Err(error) if error.is_statement_timeout() => {
+                self.watcher.note(&format!(
+                    "rows cannot be looked up by their event's id: {error}"
+                ));
+                self.link = None;
+                Ok(LONGEST_REST)
+            }
             Err(error) if error.is_unreachable() => {
                 self.watcher
                     .note(&format!("waiting for the database: {error}"));
@@ -269,13 +290,7 @@ impl Rehearsal<'_> {
             Some(link) => link,
             None => outbox.link().await?,
         };
-        let newest = outbox.newest(&mut link, WINDOW).await?;
-        let mut new: Vec<RowId> = newest
-            .iter()
-            .filter(|id| !self.window.contains(id))
-            .cloned()
-            .collect();
-        self.outrun |= self.first.is_some() && new.len() == WINDOW;
+        let (newest, mut new) = self.newest(&mut link).await?;
         let (mut place, is_whole) = (None, newest.len() < WINDOW);
         while !new.is_empty() {
             let asked = &new[..new.len().min(QUESTION_IDS)];
@@ -299,23 +314,45 @@ impl Rehearsal<'_> {
         Ok(())
     }
 
+    /// The newest rows' ids, and those of them that are new: back to what was seen before.
+    async fn newest(&mut self, link: &mut Link) -> Result<(Vec<RowId>, Vec<RowId>), DbError> {
+        let mut window = WINDOW;
+        loop {
+            let newest = self.outbox.newest(link, window).await?;
+            let new = newest.iter().filter(|id| !self.window.contains(id));
+            let new: Vec<RowId> = new.cloned().collect();
+            let is_gap = self.first.is_some() && new.len() == window;
+            if !is_gap || window >= LARGEST_WINDOW {
+                self.outrun |= is_gap;
+                return Ok((newest, new));
+            }
+            window *= 4;
+        }
+    }
+
     /// Looks up the rows of messages that wait.
     async fn look_up(&mut self, link: &mut Link, most: usize) -> Result<(), DbError> {
-        let count = self.ledger.waiting();
-        let mut unknown = self.ledger.unknown(count);
+        let mut unknown = self.ledger.unknown();
         while !unknown.is_empty() {
             let rows = self
                 .outbox
                 .rows_of_events(link, &unknown, ANSWER_BYTES, most)
-                .await?;
-            self.remember(&rows);
-            let left = self.ledger.unknown(count);
+                .await;
+            match rows {
+                Ok(rows) => self.remember(&rows),
+                Err(error) if error.is_statement_timeout() => {
+                    self.ledger.not_looked_up();
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+            let left = self.ledger.unknown();
             if left.len() == unknown.len() {
                 break;
             }
             unknown = left;
         }
-        self.ledger.looked_up(count);
+        self.ledger.looked_up();
         Ok(())
     }
 

@@ -57,7 +57,7 @@ pub fn faithfully(letters: Vec<Letter>) -> Vec<Letter> {
 
 /// Takes outboxd's own table's rows.
 const TAKE: &str = "update outbox set published_at = now() where id in (
-       select id from outbox where published_at is null order by id limit 100 for update skip locked)
+       select id from outbox where published_at is null order by id limit 1000 for update skip locked)
      returning id, event_id::text, coalesce(topic, aggregate_type), aggregate_id, event_type, payload::text, headers::text";
 
 pub struct Poller {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    common::{broker::Kind, relay::outboxd},
+    common::{blocking, broker::Kind, env, proxy::Fault, relay::outboxd},
     poller::{Letter, Sender, Twist, faithfully},
-    scene::{Scene, assert_counts},
+    scene::{Scene, Shadow, assert_counts},
 };
 
 #[tokio::test]
@@ -211,5 +211,83 @@ async fn what_cannot_be_followed_is_refused() {
     let scene = Scene::new(Kind::Rabbitmq).await;
     refused(&scene, missing, 69, "no-such-place");
     refused(&scene, &["--from-beginning"], 78, "--from-beginning");
-    tokio::time::sleep(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_waited_for() {
+    let scene = Scene::new(Kind::Kafka).await;
+    let (proxy, url) = scene.database.through_proxy().await;
+    let mut flags = scene.flags(&["--json", "--events", "6"]);
+    flags[1] = url;
+    let shadow = Shadow::start(&flags);
+    scene.insert(3).await;
+    scene.poller(faithfully).await.drain().await;
+    proxy.set(Fault::Cut);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.insert(3).await;
+    scene.poller(faithfully).await.drain().await;
+    proxy.heal();
+    let told = blocking(|| shadow.end());
+    assert!(
+        told.stderr.contains("waiting for the database"),
+        "{}",
+        told.stderr
+    );
+    assert_counts(&told.exits(0), &[("compared", 6), ("same", 6)]);
+}
+
+#[tokio::test]
+async fn it_reads_over_tls_with_a_password_and_says_what_is_wrong_with_it() {
+    let mut scene = Scene::new(Kind::Kafka).await;
+    scene.broker.enter_by(env("TEST_KAFKA_SASL_BROKERS"));
+    let ca = format!("ssl.ca.location={}", env("TEST_CA_FILE"));
+    let with_password = |password: &str| {
+        let options = [
+            "security.protocol=sasl_ssl",
+            &ca,
+            "sasl.mechanisms=SCRAM-SHA-256",
+            "sasl.username=alice",
+        ];
+        let mut flags = vec!["--json".to_owned(), "--events".into(), "3".into()];
+        for option in options.iter().copied().chain([password]) {
+            flags.extend(["--kafka-option".to_owned(), option.to_owned()]);
+        }
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        scene.flags(&flags)
+    };
+    let shadow = Shadow::start(&with_password("sasl.password=alice-secret"));
+    scene.insert(3).await;
+    scene.poller(faithfully).await.drain().await;
+    assert_counts(&shadow.end().exits(0), &[("compared", 3), ("same", 3)]);
+
+    let mut flags = vec!["shadow".to_owned()];
+    flags.extend(with_password("sasl.password=canary"));
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let (code, stdout, stderr) = outboxd(&flags);
+    assert_eq!(code, 69, "{stderr}");
+    assert!(stderr.contains("uthentication failed"), "{stderr}");
+    assert!(!format!("{stdout}{stderr}").contains("canary"), "{stderr}");
+
+    let scene = Scene::new(Kind::Rabbitmq).await;
+    let (url, ca) = (env("TEST_RABBITMQ_TLS_URL"), env("TEST_CA_FILE"));
+    let mut flags = scene.flags(&["--json", "--events", "3", "--rabbitmq-ca-file", &ca]);
+    flags[3] = url;
+    let shadow = Shadow::start(&flags);
+    scene.insert(3).await;
+    scene.poller(faithfully).await.drain().await;
+    assert_counts(&shadow.end().exits(0), &[("compared", 3), ("same", 3)]);
+}
+
+/// More rows than are looked at in one go, and older ones than are looked at first.
+#[tokio::test]
+async fn a_backlog_is_compared_and_its_order_seen_as_it_is() {
+    let scene = Scene::new(Kind::Kafka).await;
+    scene.insert(12_000).await;
+    let shadow = scene.shadow(&["--json", "--events", "24000"]);
+    scene.insert(12_000).await;
+    let mut poller = scene.poller(faithfully).await;
+    poller.drain().await;
+    let told = shadow.end().exits(0);
+    assert_counts(&told, &[("compared", 24_000), ("same", 24_000)]);
+    assert_eq!(told["rows_outran"], false, "{told:#}");
 }

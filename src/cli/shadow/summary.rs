@@ -51,6 +51,12 @@ pub(super) fn text(outcome: &Outcome, examples: usize, verdict: &str) -> String 
             counts.dropped
         ));
     }
+    if counts.left_out > 0 {
+        lines.push(format!(
+            "{} messages were left out: their rows could not be looked up in time (an index on the event's id helps)",
+            counts.left_out
+        ));
+    }
     if outcome.outrun {
         lines.push(
             "rows came faster than they were read: were some never sent, it is not told".into(),
@@ -150,6 +156,7 @@ pub(super) fn json(outcome: &Outcome, verdict: &str) -> Value {
         "messages": counts.messages,
         "rows": counts.rows,
         "rows_forgotten": counts.dropped,
+        "left_out": counts.left_out,
         "rows_outran": outcome.outrun,
         "differences": groups(differences),
         "notes": groups(notes),

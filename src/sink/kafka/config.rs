@@ -6,7 +6,6 @@ use clap::Args;
 use rdkafka::{
     ClientConfig,
     config::{FromClientConfig, RDKafkaLogLevel},
-    consumer::BaseConsumer,
     error::KafkaError,
     producer::BaseProducer,
 };
@@ -195,8 +194,8 @@ impl KafkaConfig {
         client
     }
 
-    /// A consumer of the same brokers, in no group.
-    pub(crate) fn consumer(&self) -> Result<BaseConsumer, KafkaError> {
+    /// For a consumer of the same brokers, in no group.
+    pub(crate) fn consumer(&self) -> ClientConfig {
         let ours = ["bootstrap.servers", "client.id", "allow.auto.create.topics"];
         let network = ["socket.keepalive.enable", "reconnect.backoff.max.ms"];
         let mut client = self.client(true);
@@ -213,8 +212,8 @@ impl KafkaConfig {
             .set("enable.auto.offset.store", "false")
             // Where a topic forgets faster than it is read.
             .set("auto.offset.reset", "earliest")
-            .set("fetch.wait.max.ms", "100")
-            .create()
+            .set("fetch.wait.max.ms", "100");
+        client
     }
 
     /// The partitioner in force, where it is one that can be foreseen.
