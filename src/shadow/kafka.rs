@@ -115,11 +115,8 @@ impl Reader {
         while !sender.is_closed() {
             match self.consumer.poll(POLL) {
                 None => {}
-                Some(Ok(message)) => {
-                    if sender.blocking_send(self.theirs(&message)).is_err() {
-                        return Ok(());
-                    }
-                }
+                // A receiver that is gone ends the loop.
+                Some(Ok(message)) => drop(sender.blocking_send(self.theirs(&message))),
                 Some(Err(error)) if is_final(&error) => return Err(error.to_string()),
                 // The client connects again by itself.
                 Some(Err(error)) => tracing::debug!(%error, "reading from Kafka"),

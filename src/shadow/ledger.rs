@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::compare::{Comparison, Difference, Part, Sent, compare};
+use super::{
+    compare::{Comparison, Difference, Part, Sent, compare},
+    findings::{Counts, Example, Group, Kind, shortened},
+};
 use crate::event::RowId;
 
 /// Rows that wait for their message take no more than this.
@@ -75,113 +78,6 @@ pub struct Theirs {
     pub stream: String,
     /// The partition that outboxd would choose, where that is another.
     pub our_partition: Option<i32>,
-}
-
-/// What can be told of an event.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A message without an id.
-    Unidentified,
-    /// A message without a row.
-    OnlyTheirs,
-    /// A row without a message.
-    OnlyOurs,
-    /// outboxd could not send it.
-    Refused,
-    /// A part is not the same.
-    Part(Part),
-    /// They sent it again.
-    Duplicate,
-    /// They sent it after a later one of its key.
-    OutOfOrder,
-    /// outboxd would choose another partition.
-    OtherPartition,
-}
-
-impl Kind {
-    /// Whether it says something of them, and not that outboxd would send otherwise.
-    pub fn is_note(&self) -> bool {
-        matches!(
-            self,
-            Self::Duplicate | Self::OutOfOrder | Self::OtherPartition
-        )
-    }
-}
-
-/// One event of a kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Example {
-    /// Its id.
-    pub event: String,
-    /// Where its message or row was seen.
-    pub at: String,
-    /// What outboxd would send.
-    pub ours: Option<String>,
-    /// What they sent.
-    pub theirs: Option<String>,
-    /// More of it.
-    pub note: Option<String>,
-}
-
-/// All events of a kind.
-#[derive(Debug, Clone, Default)]
-pub struct Group {
-    /// How many.
-    pub count: u64,
-    /// The first.
-    pub examples: Vec<Example>,
-}
-
-/// What was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Messages that arrived.
-    pub messages: u64,
-    /// Rows that were read.
-    pub rows: u64,
-    /// Compared and the same.
-    pub same: u64,
-    /// The same but for how JSON is written.
-    pub written_differently: u64,
-    /// Compared and not the same.
-    pub different: u64,
-    /// Messages without a row.
-    pub only_theirs: u64,
-    /// Rows without a message.
-    pub only_ours: u64,
-    /// Rows whose message may yet come.
-    pub not_sent_yet: u64,
-    /// Messages without an id.
-    pub unidentified: u64,
-    /// Messages that came again.
-    pub duplicates: u64,
-    /// Messages after a later one of their key.
-    pub out_of_order: u64,
-    /// Messages on another partition than outboxd's.
-    pub other_partition: u64,
-    /// Headers that they do not send.
-    pub missing_headers: u64,
-    /// Headers with another value.
-    pub different_headers: u64,
-    /// Headers that only they send.
-    pub further_headers: u64,
-    /// Messages whose row could not be looked up in time.
-    pub left_out: u64,
-    /// Rows that were forgotten for want of memory.
-    pub dropped: u64,
-}
-
-impl Counts {
-    /// Events that were compared.
-    pub fn compared(&self) -> u64 {
-        self.same + self.written_differently + self.different
-    }
-
-    /// Whether something was compared, and nothing was found.
-    pub fn is_ready(&self) -> bool {
-        let found = self.different + self.only_theirs + self.only_ours + self.unidentified;
-        found == 0 && self.same + self.written_differently > 0
-    }
 }
 
 /// See the module.
@@ -251,27 +147,24 @@ impl Ledger {
     /// A message arrived.
     pub fn arrived(&mut self, theirs: Theirs) {
         self.counts.messages += 1;
-        match theirs.sent.header(&self.rules.id_header) {
-            Some(id) => {
-                let id = matching(&String::from_utf8_lossy(id));
-                let key = theirs.ordering_key();
-                let waits = key
-                    .as_ref()
-                    .is_some_and(|key| self.waiting_keys.contains(key));
-                if !waits && self.is_known(&id) {
-                    self.judge(&id, &theirs);
-                } else {
-                    self.waiting.push((id, theirs));
-                    self.waiting_keys.extend(key);
-                }
-            }
-            None => {
-                self.counts.unidentified += 1;
-                let names = theirs.sent.headers.iter().map(|(name, _)| name.as_str());
-                let names = names.collect::<Vec<_>>().join(", ");
-                let note = format!("no header {}; there are: {names}", self.rules.id_header);
-                self.tell(Kind::Unidentified, example("", &theirs.at, Some(note)));
-            }
+        let Some(id) = theirs.sent.header(&self.rules.id_header) else {
+            self.counts.unidentified += 1;
+            let names = theirs.sent.headers.iter().map(|(name, _)| name.as_str());
+            let names = names.collect::<Vec<_>>().join(", ");
+            let note = format!("no header {}; there are: {names}", self.rules.id_header);
+            self.tell(Kind::Unidentified, Example::new("", &theirs.at, Some(note)));
+            return;
+        };
+        let id = matching(&String::from_utf8_lossy(id));
+        let key = theirs.ordering_key();
+        let waits = key
+            .as_ref()
+            .is_some_and(|key| self.waiting_keys.contains(key));
+        if !waits && self.is_known(&id) {
+            self.judge(&id, &theirs);
+        } else {
+            self.waiting.push((id, theirs));
+            self.waiting_keys.extend(key);
         }
     }
 
@@ -334,7 +227,7 @@ impl Ledger {
                 let note = (age >= grace).then(|| format!("seen {} s ago", age.as_secs()));
                 self.tell(
                     Kind::OnlyOurs,
-                    example(id, &format!("row {}", ours.row), note),
+                    Example::new(id, &format!("row {}", ours.row), note),
                 );
             }
         }
@@ -354,14 +247,14 @@ impl Ledger {
     fn judge(&mut self, id: &str, theirs: &Theirs) {
         if self.done.contains(id) {
             self.counts.duplicates += 1;
-            self.tell(Kind::Duplicate, example(id, &theirs.at, None));
+            self.tell(Kind::Duplicate, Example::new(id, &theirs.at, None));
             return;
         }
         let ours = self.forget(id);
         self.finish(id);
         let Some(ours) = ours else {
             self.counts.only_theirs += 1;
-            self.tell(Kind::OnlyTheirs, example(id, &theirs.at, None));
+            self.tell(Kind::OnlyTheirs, Example::new(id, &theirs.at, None));
             return;
         };
         self.oldest_compared = match (self.oldest_compared, ours.place) {
@@ -373,7 +266,7 @@ impl Ledger {
             Ok(sent) => self.compare(id, &sent, theirs),
             Err(reason) => {
                 self.counts.different += 1;
-                self.tell(Kind::Refused, example(id, &theirs.at, Some(reason)));
+                self.tell(Kind::Refused, Example::new(id, &theirs.at, Some(reason)));
             }
         }
     }
@@ -382,7 +275,10 @@ impl Ledger {
         if let Some(partition) = theirs.our_partition {
             self.counts.other_partition += 1;
             let note = format!("outboxd would choose partition {partition}");
-            self.tell(Kind::OtherPartition, example(id, &theirs.at, Some(note)));
+            self.tell(
+                Kind::OtherPartition,
+                Example::new(id, &theirs.at, Some(note)),
+            );
         }
         match compare(ours, &theirs.sent, &self.rules.ignored_headers) {
             Comparison::Same => self.counts.same += 1,
@@ -434,7 +330,7 @@ impl Ledger {
         let newest = self.newest.entry(key).or_insert(place);
         if place < *newest {
             self.counts.out_of_order += 1;
-            self.tell(Kind::OutOfOrder, example(id, &theirs.at, Some(note)));
+            self.tell(Kind::OutOfOrder, Example::new(id, &theirs.at, Some(note)));
         } else {
             *newest = place;
         }
@@ -478,16 +374,6 @@ impl Ours {
     }
 }
 
-fn example(event: &str, at: &str, note: Option<String>) -> Example {
-    Example {
-        event: event.into(),
-        at: at.into(),
-        ours: None,
-        theirs: None,
-        note,
-    }
-}
-
 /// What events are matched by: an id without the quotes of a JSON string (Kafka Connect's header
 /// converter may write them), UUIDs in small letters. That they differ is told as any header's difference.
 fn matching(id: &str) -> String {
@@ -497,16 +383,6 @@ fn matching(id: &str) -> String {
         return id.to_ascii_lowercase();
     }
     id.to_owned()
-}
-
-/// The beginning of a value.
-fn shortened(bytes: &[u8]) -> String {
-    const MOST: usize = 60;
-    let text = String::from_utf8_lossy(bytes);
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], bytes.len()),
-        None => text.into_owned(),
-    }
 }
 
 #[cfg(test)]

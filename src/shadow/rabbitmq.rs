@@ -1,8 +1,10 @@
 //! Reading what another relay sends to RabbitMQ, from a queue that is there for this.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties,
+    BasicProperties, Channel, Consumer,
     message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable, ShortString},
@@ -12,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{Stream, compare::Sent, ledger::Theirs};
 use crate::{
     event::Message,
-    sink::rabbitmq::{self, KEY_HEADER, RabbitmqConfig},
+    sink::rabbitmq::{self, Dialled, KEY_HEADER, RabbitmqConfig},
 };
 
 /// Messages on their way to us, at most.
@@ -25,61 +27,77 @@ pub(super) fn ours(message: &Message, exchange: &str) -> Result<Sent, String> {
     Ok(sent(exchange, &routing_key, &properties, body))
 }
 
-/// Begins to read all queues on one connection.
+/// Begins to read all queues, on one connection.
 pub(super) async fn follow(config: &RabbitmqConfig, queues: &[String]) -> Result<Stream, String> {
     let instance = format!("shadow@{}", std::process::id());
     let dialled = rabbitmq::connect(config, &instance).await;
     let dialled = dialled.map_err(|error| format!("cannot connect to RabbitMQ: {error}"))?;
     let (sender, messages) = mpsc::channel(super::CHANNEL);
     let (failing, failure) = mpsc::channel(1);
-    let mut consumers = Vec::new();
     for queue in queues {
-        let refused = |error: lapin::Error| format!("queue {queue} cannot be read: {error}");
-        let name = ShortString::try_new(queue.as_str());
-        let name =
-            name.map_err(|_| format!("{queue:?} is no queue's name: AMQP allows 255 bytes"))?;
-        let channel = dialled.connection.create_channel().await.map_err(refused)?;
-        let qos = channel.basic_qos(PREFETCH, BasicQosOptions::default());
-        qos.await.map_err(refused)?;
-        let consumer = channel.basic_consume(
-            name,
-            ShortString::default(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        consumers.push((
-            queue.clone(),
-            channel.clone(),
-            consumer.await.map_err(refused)?,
-        ));
-    }
-    for (queue, channel, mut consumer) in consumers {
-        let (sender, failing, dialled) = (sender.clone(), failing.clone(), dialled.clone());
+        let reader = Reader::open(Arc::clone(&dialled), queue).await?;
+        let (sender, failing) = (sender.clone(), failing.clone());
         tokio::spawn(async move {
-            // The connection and the channel live as long as what reads from them.
-            let _open = (dialled, channel);
-            let error = loop {
-                let delivery = tokio::select! {
-                    delivery = consumer.next() => delivery,
-                    () = sender.closed() => return,
-                };
-                let delivery = match delivery {
-                    Some(Ok(delivery)) => delivery,
-                    Some(Err(error)) => break error.to_string(),
-                    None => break "the broker ended it: is the queue gone?".to_owned(),
-                };
-                // Read is read: the queue is there for nothing else.
-                if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
-                    break error.to_string();
-                }
-                if sender.send(theirs(&queue, delivery)).await.is_err() {
-                    return;
-                }
-            };
-            let _ = failing.try_send(format!("reading queue {queue}: {error}"));
+            if let Err(error) = reader.read(&sender).await {
+                // One is enough to know.
+                let _ = failing.try_send(error);
+            }
         });
     }
     Ok(Stream { messages, failure })
+}
+
+/// Reads one queue.
+struct Reader {
+    queue: String,
+    deliveries: Consumer,
+    /// They live as long as what reads from them.
+    _open: (Channel, Arc<Dialled>),
+}
+
+impl Reader {
+    async fn open(dialled: Arc<Dialled>, queue: &str) -> Result<Self, String> {
+        let name = ShortString::try_new(queue)
+            .map_err(|_| format!("{queue:?} is no queue's name: AMQP allows 255 bytes"))?;
+        let opening = async {
+            let channel = dialled.connection.create_channel().await?;
+            channel
+                .basic_qos(PREFETCH, BasicQosOptions::default())
+                .await?;
+            let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+            let tag = ShortString::default();
+            let deliveries = channel.basic_consume(name, tag, options, arguments).await?;
+            Ok::<_, lapin::Error>((channel, deliveries))
+        };
+        let (channel, deliveries) = opening
+            .await
+            .map_err(|error| format!("queue {queue} cannot be read: {error}"))?;
+        Ok(Self {
+            queue: queue.to_owned(),
+            deliveries,
+            _open: (channel, dialled),
+        })
+    }
+
+    /// Until nobody listens; else gives why it ended.
+    async fn read(mut self, sender: &mpsc::Sender<Theirs>) -> Result<(), String> {
+        let problem = |error: &str| format!("reading queue {}: {error}", self.queue);
+        loop {
+            let delivery = tokio::select! {
+                delivery = self.deliveries.next() => delivery,
+                () = sender.closed() => return Ok(()),
+            };
+            let delivery = delivery
+                .ok_or_else(|| problem("the broker ended it: is the queue gone?"))?
+                .map_err(|error| problem(&error.to_string()))?;
+            // Read is read: the queue is there for nothing else.
+            let acked = delivery.ack(BasicAckOptions::default()).await;
+            acked.map_err(|error| problem(&error.to_string()))?;
+            if sender.send(theirs(&self.queue, delivery)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 fn theirs(queue: &str, delivery: Delivery) -> Theirs {
