@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::sink::{Reason, ReasonKind};
@@ -138,6 +139,23 @@ impl Message {
         let body = self.payload.as_ref().map_or(0, Vec::len);
         headers + fixed + body + self.key.as_ref().map_or(0, String::len)
     }
+
+    /// The payload, if it is JSON and its content type says so: `*/json` or `*/*+json`.
+    pub fn json(&self) -> Option<&str> {
+        let essence = essence(&self.content_type).to_ascii_lowercase();
+        if !essence.ends_with("/json") && !essence.ends_with("+json") {
+            return None;
+        }
+        let text = std::str::from_utf8(self.payload.as_deref()?).ok()?;
+        serde_json::from_str::<IgnoredAny>(text).ok()?;
+        Some(text)
+    }
+}
+
+/// A content type without its parameters.
+pub fn essence(content_type: &str) -> &str {
+    let end = content_type.find(';').unwrap_or(content_type.len());
+    content_type[..end].trim()
 }
 
 /// Headers of a row, split into what the contract names and the rest.

@@ -10,7 +10,7 @@
 //! locked`. A lane is worked on by one claim at a time, anywhere, so no other replica can send a later
 //! event of the key meanwhile. Each row becomes an [`event`], its message ready to be sent.
 //!
-//! It **publishes** ([`sink`]): the batch goes to Kafka or RabbitMQ, which answers for each message
+//! It **publishes** ([`sink`]): made CloudEvents first if so set ([`cloudevents`]), the batch goes to Kafka or RabbitMQ, which answers for each message
 //! with an outcome: confirmed, refused, or no answer.
 //!
 //! It **settles**: [`settlement`] decides, purely, what follows from the outcomes: which rows are
@@ -41,6 +41,7 @@ pub mod defects;
 
 pub mod breaker;
 pub mod cli;
+pub mod cloudevents;
 pub mod event;
 pub mod http;
 mod lock;

@@ -8,6 +8,7 @@ use crate::{
     drains::Drain,
     idle::Idle,
     keys::{Held, Hot, ManyKeys},
+    mapped::Mapped,
     payloads::Large,
     replicas::Replicas,
     report::Results,
@@ -47,6 +48,9 @@ pub fn all() -> Vec<Box<dyn Cell>> {
     }
     for kind in Kind::ALL {
         all.push(Box::new(Large(kind)));
+    }
+    for mapped in [Mapped::Number, Mapped::UuidAndTime] {
+        all.push(Box::new(mapped));
     }
     all.push(Box::new(Retained));
     all.push(Box::new(Backlog));

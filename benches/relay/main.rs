@@ -21,6 +21,7 @@ mod drains;
 mod idle;
 mod kernel;
 mod keys;
+mod mapped;
 mod meter;
 mod payloads;
 mod raw;

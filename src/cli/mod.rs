@@ -68,7 +68,7 @@ pub enum Command {
     Migrate(migrate::MigrateArgs),
     Check(Box<check::CheckArgs>),
     Status(status::StatusArgs),
-    Peek(peek::PeekArgs),
+    Peek(Box<peek::PeekArgs>),
     Shadow(Box<shadow::ShadowArgs>),
     Dead(Box<dead::DeadArgs>),
     Prune(prune::PruneArgs),

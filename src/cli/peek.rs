@@ -4,17 +4,24 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{Failed, output, settings};
-use crate::{event::Event, outbox::config::DatabaseArgs, sink::stdout};
+use crate::{
+    cloudevents::config::FormatArgs,
+    event::Event,
+    outbox::config::DatabaseArgs,
+    sink::{config::SinkArgs, stdout},
+};
 
 /// Show what would be published next, as JSON lines, and settle nothing
 ///
 /// One object a line, in the order of their ids: what `run` would send now, retries that are due
 /// included. Takes no lock, so a relay may publish the same events meanwhile. An event that cannot be
-/// sent shows its reason under \"error\".
+/// sent shows its reason under "error". The broker is not asked: its settings only say how attributes
+/// of CloudEvents are called.
 #[derive(Args)]
 #[command(after_help = "Examples:
   outboxd peek
   outboxd peek --limit 1 | jq .payload
+  outboxd peek --message-format cloudevents-structured --cloudevents-source /orders
   outboxd peek --topic 'events.{aggregate_type}' | jq -r .destination     (tries out a template)")]
 pub struct PeekArgs {
     /// Events to show
@@ -23,16 +30,32 @@ pub struct PeekArgs {
 
     #[command(flatten)]
     database: DatabaseArgs,
+
+    #[command(flatten)]
+    format: FormatArgs,
+
+    /// Only for what attributes are called there: peek speaks to no broker.
+    #[command(flatten)]
+    sink: SinkArgs,
 }
 
 impl PeekArgs {
     /// Runs the command.
     pub async fn run(self) -> Result<(), Failed> {
-        let config = settings(|problems| self.database.validate(problems))?;
+        let prefix = self.sink.attribute_prefix();
+        let (config, format) = settings(|problems| {
+            let database = self.database.validate(problems)?;
+            let has_types = database.mapping.event_type.is_some();
+            let format = self.format.validate(problems, prefix, has_types);
+            Some((database, format))
+        })?;
         let outbox = config.outbox_for_command("peek");
         let mut link = outbox.link().await?;
         outbox.verify_mapping(&mut link).await?;
-        let events = outbox.peek(&mut link, self.limit.into()).await?;
+        let mut events = outbox.peek(&mut link, self.limit.into()).await?;
+        if let Some(format) = &format {
+            format.apply(&mut events);
+        }
         link.session.close().await;
         if events.is_empty() {
             eprintln!("outboxd: nothing would be published now; `outboxd status` tells what waits");

@@ -13,7 +13,7 @@ use crate::outbox::{
 /// Delete published rows past retention
 ///
 /// `outboxd run` does this continuously; this is for relays that run with --retention 0, and for
-/// catching up. Pending rows and dead letters are never deleted. With the tables of `outboxd migrate
+/// catching up. Pending rows and dead letters are never deleted, nor are rows of a table with a mapping. With the tables of `outboxd migrate
 /// --with effects`, expired idempotency keys and inbox entries are deleted as well.
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -57,10 +57,13 @@ impl PruneArgs {
                 format!("another outboxd prunes {table} at this moment: try again"),
             ));
         };
+        let rows = if config.mapping.is_own() {
+            format!("{events} published rows of {table}")
+        } else {
+            format!("no rows of {table}, which are its owner's to delete,")
+        };
         bar.suspend(|| {
-            eprintln!(
-                "outboxd: deleted {events} published rows of {table} and {failures} failures without an event"
-            );
+            eprintln!("outboxd: deleted {rows} and {failures} failures without an event");
         });
         for table in EffectsTable::ALL {
             clean(&outbox, &mut link, table, &bar).await?;

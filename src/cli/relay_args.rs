@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use super::logs::{LogArgs, LogConfig};
 use crate::{
+    cloudevents::config::FormatArgs,
     outbox::{
         Ordering,
         config::{DatabaseArgs, DatabaseConfig},
@@ -30,6 +31,10 @@ pub struct RelayArgs {
     #[command(flatten)]
     pub sink: SinkArgs,
 
+    /// What they are there.
+    #[command(flatten)]
+    pub format: FormatArgs,
+
     /// How to log.
     #[command(flatten)]
     pub logs: LogArgs,
@@ -43,6 +48,10 @@ pub struct RelayArgs {
 #[derive(Clone, Args)]
 #[command(next_help_heading = "Relay")]
 pub struct TuningArgs {
+    /// Make the tables first, as `outboxd migrate` does: for a role that may create tables
+    #[arg(long, env = "OUTBOXD_MIGRATE")]
+    pub migrate: bool,
+
     /// What happens to a published row: mark (set `published_at`) or delete
     ///
     /// A mapping marks as it says. [default: mark, or what the mapping says]
@@ -162,6 +171,8 @@ pub struct TuningArgs {
     pub backoff_max: String,
 
     /// How long published rows are kept; 0 never prunes
+    ///
+    /// Rows of a table with a mapping stay: its owner deletes them.
     #[arg(
         long,
         env = "OUTBOXD_RETENTION",
@@ -264,6 +275,9 @@ impl RelayArgs {
             &[("key", Ordering::Key), ("none", Ordering::None)],
         );
         let policy = tuning.policy(p, ordering);
+        let typed = |database: &DatabaseConfig| database.mapping.event_type.is_some();
+        let has_types = database.as_ref().is_none_or(typed);
+        let format = (self.format).validate(p, self.sink.attribute_prefix(), has_types);
         let sink = self.sink.validate(p, publish_timeout);
         let retention = p.duration("retention", &tuning.retention);
         let host = host_name();
@@ -279,6 +293,8 @@ impl RelayArgs {
             publish_timeout,
             shutdown_timeout,
             retention: (!retention.is_zero()).then_some(retention),
+            migrates: tuning.migrate,
+            format,
             policy,
         };
         match (problems.is_empty(), database, sink, logs, listen) {

@@ -93,23 +93,29 @@ impl Found {
 
     /// Columns that are not there, in words.
     pub(super) fn missing(&self, names: &Names, mapping: &Mapping) -> Vec<String> {
-        let columns = mapping.columns().into_iter();
+        // Whether an order is needed `fit` knows.
+        let columns = mapping
+            .columns()
+            .into_iter()
+            .filter(|(part, _)| *part != "order");
         let missing = columns.filter(|(_, name)| self.column(name).is_none());
         if mapping.is_own() {
             let missing: Vec<_> = missing.map(|(_, name)| name).collect();
             let all = format!("{} has no column {}", names.display(), missing.join(", "));
             return (!missing.is_empty()).then_some(all).into_iter().collect();
         }
-        let there: Vec<_> = self.columns.iter().map(|it| it.name.as_str()).collect();
-        let there = there.join(", ");
-        let words = missing.map(|(part, name)| {
-            let place = mapping.place(part);
-            format!(
-                "{place}{} has no column {name:?}; it has {there}",
-                names.display()
-            )
-        });
+        let words = missing.map(|(part, name)| self.lacks(names, mapping, part, name));
         words.collect()
+    }
+
+    /// That a column is not there, in words.
+    pub(super) fn lacks(&self, names: &Names, mapping: &Mapping, part: &str, name: &str) -> String {
+        let (place, table) = (mapping.place(part), names.display());
+        let there: Vec<_> = self.columns.iter().map(|it| it.name.as_str()).collect();
+        format!(
+            "{place}{table} has no column {name:?}; it has {}",
+            there.join(", ")
+        )
     }
 
     /// Columns of types that cannot be worked with, in words.

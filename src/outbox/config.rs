@@ -264,9 +264,9 @@ impl DatabaseConfig {
         )
     }
 
-    /// The outbox, for commands that publish nothing.
+    /// The outbox, for commands that publish nothing, and so do without an order.
     pub fn outbox_for_command(&self, command: &str) -> Outbox {
         let name = format!("{command}@{}", std::process::id());
-        self.outbox(&name, Duration::ZERO, Ordering::Key)
+        self.outbox(&name, Duration::ZERO, Ordering::None)
     }
 }

@@ -124,22 +124,39 @@ impl Fitting<'_> {
 
     /// Whether there is an order at all.
     fn order(&mut self) {
-        if self.mapping.key.is_some() && order_column(self.found, self.mapping).is_none() {
-            let id = self.found.column(&self.mapping.id);
-            self.add(
-                format!(
-                    "{}nothing tells which of two events of {} came first: ids of type {} do not",
-                    self.mapping.place("order"),
-                    self.table.names.display(),
-                    id.map_or("?", |id| &id.sql_type)
-                ),
-                format!(
-                    "name the column that does (order = \"created_at\"); or add one: alter table {} add column outbox_order bigint \
-                     generated always as identity unique, and order = \"outbox_order\"; or run with --ordering none",
-                    self.table.names.outbox()
-                ),
-            );
+        if self.mapping.key.is_none() || order_column(self.found, self.mapping).is_some() {
+            return;
         }
+        let (names, outbox) = (&self.table.names, self.table.names.outbox());
+        let add = |column: &str| {
+            let column = quote_identifier(column);
+            format!(
+                "alter table {outbox} add column {column} bigint generated always as identity unique"
+            )
+        };
+        if let Some(order) = &self.mapping.order {
+            let what = self.found.lacks(names, self.mapping, "order", order);
+            let remedy = format!(
+                "add it: {}; or, if no order is needed, run with --ordering none",
+                add(order)
+            );
+            self.add(what, remedy);
+            return;
+        }
+        let id = self.found.column(&self.mapping.id);
+        self.add(
+            format!(
+                "{}nothing tells which of two events of {} came first: ids of type {} do not",
+                self.mapping.place("order"),
+                names.display(),
+                id.map_or("?", |id| &id.sql_type)
+            ),
+            format!(
+                "name the column that does (order = \"created_at\"); or add one: {}, and order = \"outbox_order\"; \
+                 or, if no order is needed, run with --ordering none",
+                add("outbox_order")
+            ),
+        );
     }
 
     async fn pending(&mut self, session: &mut Session) -> Result<(), DbError> {

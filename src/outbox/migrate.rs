@@ -334,12 +334,31 @@ impl Outbox {
         if self.reads_by_index(session, &table).await? {
             return Ok(Applied::Before);
         }
+        self.refuse_another_index(session).await?;
         self.refuse_long_build(session).await?;
         let index = table
             .pending_index(&self.mapping)
             .replace(" concurrently", "");
         session.execute("migrate", statement(index)).await?;
         Ok(Applied::Now)
+    }
+
+    /// Of the name that ours would have.
+    async fn refuse_another_index(&self, session: &mut Session) -> Result<(), DbError> {
+        let name = format!(
+            "{}.{}",
+            self.names.quoted_schema(),
+            self.names.beside("_pending")
+        );
+        let sql = format!("select to_regclass({}) is not null", quote_literal(&name));
+        let row = session.fetch_one("migrate", statement(sql)).await?;
+        if !get::<bool>(&row, 0)? {
+            return Ok(());
+        }
+        Err(DbError::table(format!(
+            "there is {name} already, by which claims would not find their rows in order (of another mapping?): \
+             drop it, then migrate again: drop index concurrently {name}"
+        )))
     }
 
     /// The SQL that makes the relay's own tables beside a table that somebody else made, the pending index,

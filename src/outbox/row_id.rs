@@ -77,6 +77,16 @@ impl IdType {
         })
     }
 
+    /// A hash of an id and another number.
+    pub(super) fn hash(self, column: &str, seed: &str) -> String {
+        let function = match self {
+            Self::Number => "hashint8extended",
+            Self::Uuid => "uuid_hash_extended",
+            Self::Text => "hashtextextended",
+        };
+        format!("{function}({column}, {seed})")
+    }
+
     pub(super) fn literal(self, id: &RowId) -> String {
         format!("{}::{}", quote_literal(&id.to_string()), self.sql_type())
     }

@@ -46,6 +46,13 @@ impl Outbox {
             )));
         }
         refuse(&self.misfits(session, table).await?)?;
+        if !self.mapping.is_own() && !self.reads_by_index(session, table).await? {
+            tracing::warn!(
+                "no index leads claims to the pending rows of {}: each reads the whole table. Make it: {}",
+                self.names.display(),
+                table.pending_index(&self.mapping)
+            );
+        }
         for (table, columns) in self.own_tables() {
             let missing = missing_columns(session, &table, columns).await?;
             match missing.as_deref() {

@@ -58,9 +58,12 @@ impl Relay {
     async fn relay(
         &self,
         link: &mut Link,
-        claim: Claim,
+        mut claim: Claim,
         claiming: Instant,
     ) -> Result<Turn, DbError> {
+        if let Some(format) = &self.settings.format {
+            format.apply(&mut claim.events);
+        }
         let started = Instant::now();
         let outcomes = self.try_events(&claim).await?;
         self.metrics

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    cloudevents::CloudEvents,
     lock::lock,
     metrics::Metrics,
     outbox::{DbError, Outbox},
@@ -58,6 +59,10 @@ pub struct RelaySettings {
     pub shutdown_timeout: Duration,
     /// How long published rows are kept; `None` never prunes.
     pub retention: Option<Duration>,
+    /// Whether to make the tables first.
+    pub migrates: bool,
+    /// What messages become, unless they are plain.
+    pub format: Option<CloudEvents>,
     /// What outcomes lead to.
     pub policy: Policy,
 }
@@ -169,7 +174,7 @@ impl Relay {
         drained.map_err(|_| RunError::NotDrained)
     }
 
-    /// Looks at the tables and writes this instance's row, waiting for the database as long as it
+    /// Makes the tables if it is to, looks at them, and writes this instance's row, waiting for the database as long as it
     /// takes. `None` when stopped meanwhile.
     async fn register(
         &self,
@@ -179,6 +184,9 @@ impl Relay {
         loop {
             self.progressed();
             let attempt = async {
+                if self.settings.migrates {
+                    self.outbox.migrate(&[], &[]).await?;
+                }
                 let mut link = self.outbox.link().await?;
                 self.outbox.verify(&mut link).await?;
                 self.outbox

@@ -28,7 +28,9 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    outbox::{DbError, Outbox, Row},
+    cloudevents::CloudEvents,
+    event::Event,
+    outbox::{DbError, Outbox},
     sink::{
         Sink,
         kafka::{KafkaConfig, KafkaSink},
@@ -59,6 +61,8 @@ pub enum Broker {
 pub struct Plan {
     /// The broker.
     pub broker: Broker,
+    /// The form that outboxd would give messages, if not the plain one.
+    pub format: Option<CloudEvents>,
     /// Its topics or queues.
     pub follow: Vec<String>,
     /// Where reading begins.
@@ -134,14 +138,24 @@ impl Broker {
         }
     }
 
-    fn ours(&self, row: &Row) -> Result<compare::Sent, String> {
-        if let Some(reason) = &row.event.invalid {
+    fn ours(&self, event: &Event) -> Result<compare::Sent, String> {
+        if let Some(reason) = &event.invalid {
             return Err(reason.to_string());
         }
         match self {
-            Self::Kafka(_) => kafka::ours(&row.event.message),
-            Self::Rabbitmq(config) => rabbitmq::ours(&row.event.message, config.exchange()),
+            Self::Kafka(_) => kafka::ours(&event.message),
+            Self::Rabbitmq(config) => rabbitmq::ours(&event.message, config.exchange()),
         }
+    }
+}
+
+impl Plan {
+    /// What outboxd would send, or why it could not.
+    fn ours(&self, event: &mut Event) -> Result<compare::Sent, String> {
+        if let Some(format) = &self.format {
+            format.apply(std::slice::from_mut(event));
+        }
+        self.broker.ours(event)
     }
 }
 

@@ -154,13 +154,13 @@ impl<'a> Rehearsal<'a> {
             let asked = &new[..new.len().min(QUESTION_IDS)];
             let rows = outbox.rows(&mut link, asked, ANSWER_BYTES, most).await?;
             place = place.max(rows.iter().filter_map(|row| row.place).max());
-            let read: HashSet<&RowId> = rows.iter().map(|row| &row.event.id).collect();
+            let read: HashSet<RowId> = rows.iter().map(|row| row.event.id.clone()).collect();
             if read.is_empty() {
                 new.drain(..asked.len());
             } else {
                 new.retain(|id| !read.contains(id));
             }
-            self.remember(&rows);
+            self.remember(rows);
         }
         self.window = newest.into_iter().collect();
         self.first.get_or_insert(FirstLook {
@@ -197,7 +197,7 @@ impl<'a> Rehearsal<'a> {
                 .rows_of_events(link, &unknown, ANSWER_BYTES, most)
                 .await;
             match rows {
-                Ok(rows) => self.remember(&rows),
+                Ok(rows) => self.remember(rows),
                 Err(error) if error.is_statement_timeout() => {
                     self.ledger.not_looked_up();
                     return Err(error);
@@ -214,13 +214,14 @@ impl<'a> Rehearsal<'a> {
         Ok(())
     }
 
-    fn remember(&mut self, rows: &[Row]) {
-        for row in rows {
+    fn remember(&mut self, rows: Vec<Row>) {
+        for mut row in rows {
+            let expected = self.expected(&row);
             let ours = Ours {
-                sent: self.plan.broker.ours(row),
-                row: row.event.id.clone(),
+                sent: self.plan.ours(&mut row.event),
+                row: row.event.id,
                 place: row.place,
-                expected: self.expected(row),
+                expected,
                 seen_at: Instant::now(),
             };
             self.ledger.remember(&row.event.message.id, ours);

@@ -10,7 +10,10 @@ use super::{
     rabbitmq::{RabbitmqArgs, RabbitmqConfig, RabbitmqSink},
     stdout::StdoutSink,
 };
-use crate::settings::Problems;
+use crate::{
+    cloudevents::{AMQP_PREFIX, KAFKA_PREFIX},
+    settings::Problems,
+};
 
 /// Where events go.
 #[derive(Clone, Args)]
@@ -56,6 +59,19 @@ impl SinkArgs {
     /// Whether any sink was named at all.
     pub fn is_set(&self) -> bool {
         self.sink.is_some() || self.kafka.is_set() || self.rabbitmq.is_set()
+    }
+
+    /// What names of CloudEvents attributes begin with on the chosen sink. Standard output shows Kafka's.
+    pub fn attribute_prefix(&self) -> &'static str {
+        let is_rabbitmq = match self.sink.as_deref() {
+            Some(sink) => sink == "rabbitmq",
+            None => self.rabbitmq.is_set(),
+        };
+        if is_rabbitmq {
+            AMQP_PREFIX
+        } else {
+            KAFKA_PREFIX
+        }
     }
 
     /// Checks the settings of the chosen sink; what is wrong is noted in `problems`.

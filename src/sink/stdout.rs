@@ -132,8 +132,7 @@ fn payload(message: &Message) -> String {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return json!({ "base64": STANDARD.encode(bytes) }).to_string();
     };
-    let json = message.content_type.starts_with("application/json");
-    if json && serde_json::from_str::<Value>(text).is_ok() {
+    if let Some(text) = message.json() {
         // As it is: parsing would round large numbers. A line break can only stand between tokens.
         return text.replace(['\n', '\r'], " ");
     }

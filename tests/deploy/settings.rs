@@ -124,6 +124,7 @@ fn the_chart_takes_every_setting_and_no_other() {
         "--help",
         "--version",
         "--kafka-option",
+        "--mapping",
         "--publish-timeout",
         "--shutdown-timeout",
         "--listen",

@@ -200,7 +200,7 @@ async fn json_written_otherwise_is_the_same_and_counted_apart() {
 async fn another_payload_is_told_and_shown_only_if_asked_for() {
     let twist: Twist = |letters| {
         changed(letters, |letter| {
-            letter.payload = Some(r#"{"number": 5, "text": "secret"}"#.into())
+            letter.payload = Some(r#"{"number": 5, "text": "secret"}"#.into());
         })
     };
     on_both(twist, 1, |told, _| {

@@ -168,7 +168,7 @@ impl Sender {
                 let channel = connection.create_channel().await.unwrap();
                 let confirms = ConfirmSelectOptions::default();
                 channel.confirm_select(confirms).await.unwrap();
-                Self::Rabbitmq(channel, exchange.into(), connection)
+                Self::Rabbitmq(Box::new(channel), exchange.into(), connection)
             }
         }
     }

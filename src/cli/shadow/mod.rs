@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failed, exit, output, run::stop_on_signals, settings};
 use crate::{
+    cloudevents::config::FormatArgs,
     outbox::{
         Ordering,
         config::{DatabaseArgs, DatabaseConfig},
@@ -101,6 +102,9 @@ pub struct ShadowArgs {
     database: DatabaseArgs,
 
     #[command(flatten)]
+    format: FormatArgs,
+
+    #[command(flatten)]
     sink: SinkArgs,
 }
 
@@ -135,6 +139,9 @@ impl ShadowArgs {
 
     fn validate(self, problems: &mut Problems) -> Option<(DatabaseConfig, Plan)> {
         let database = self.database.validate(problems);
+        let has_types = (database.as_ref()).is_none_or(|it| it.mapping.event_type.is_some());
+        let prefix = self.sink.attribute_prefix();
+        let format = self.format.validate(problems, prefix, has_types);
         let sink = self.sink.validate(problems, Duration::from_secs(30));
         let time = self
             .time
@@ -160,6 +167,7 @@ impl ShadowArgs {
         };
         let plan = Plan {
             broker,
+            format,
             follow: self.follow,
             start,
             time,

@@ -197,10 +197,11 @@ impl Outbox {
 
 /// A number for the set of failures that hold a key in the lane `u.lane`: 0 for none, another with
 /// near certainty for another set.
-fn holding_sql(failures: &str) -> String {
+fn holding_sql(table: &Table) -> String {
+    let hash = (table.id).hash("f.id", "hashtextextended(f.destination || f.key, 0)");
     format!(
-        "(select coalesce(sum(hashint8extended(f.id, hashtextextended(f.destination || f.key, 0)) >> 24), 0)::bigint from {failures} f \
-          where f.lane = u.lane and f.holds)"
+        "(select coalesce(sum({hash} >> 24), 0)::bigint from {} f where f.lane = u.lane and f.holds)",
+        table.names.failures()
     )
 }
 

@@ -27,7 +27,7 @@ impl Outbox {
         claim: &mut Claim,
     ) -> Result<(), DbError> {
         if claim.failures {
-            let holding = holding_sql(&link.table.names.failures());
+            let holding = holding_sql(&link.table);
             let sql = format!("select u.lane, {holding} from unnest($1::bigint[]) u(lane)");
             let numbers: Vec<i64> = claim.lanes.iter().map(|lane| lane.number as i64).collect();
             for row in &link

@@ -216,7 +216,7 @@ impl Scout<'_> {
                         "0::bigint"
                     },
                 ),
-                holding_sql(&failures),
+                holding_sql(self.table),
             ),
         };
         let lock = match self.ordering {
@@ -271,7 +271,7 @@ impl Scout<'_> {
     fn find_empty_lanes(&self) -> String {
         let holding = match self.excluded {
             None => "0::bigint".into(),
-            Some(_) => holding_sql(&self.table.names.failures()),
+            Some(_) => holding_sql(self.table),
         };
         format!(
             "select 'empty', u.lane, {holding} from {lanes} where not exists (select from {claimable})",

@@ -34,9 +34,11 @@ pub(super) fn record(message: &Message, opaque: usize) -> BaseRecord<'_, str, [u
         ("type", message.event_type.as_str()),
         ("content-type", message.content_type.as_ref()),
     ];
+    let is_there = |(name, value): &(&str, &str)| *name != "type" || !value.is_empty();
     let rest = message.headers.iter();
     for (key, value) in own
         .into_iter()
+        .filter(is_there)
         .chain(rest.map(|(key, value)| (key.as_str(), value.as_str())))
     {
         let value = Some(value);

@@ -33,8 +33,10 @@ pub(super) fn envelope(message: &Message, frame_max: u32) -> Result<Envelope, Re
         .with_content_type(short("content type", &message.content_type)?)
         .with_headers(headers)
         .with_delivery_mode(PERSISTENT)
-        .with_message_id(short("event id", &message.id)?)
-        .with_type(short("event type", &message.event_type)?);
+        .with_message_id(short("event id", &message.id)?);
+    if !message.event_type.is_empty() {
+        properties = properties.with_type(short("event type", &message.event_type)?);
+    }
     // In seconds. AMQP has no time before 1970.
     if let Ok(timestamp) = u64::try_from(message.timestamp_ms / 1000) {
         properties = properties.with_timestamp(timestamp);

@@ -51,6 +51,9 @@ env:
   # Read by the TLS of PostgreSQL, RabbitMQ and Kafka alike.
   - { name: SSL_CERT_FILE, value: /etc/outboxd/ca.pem }
   {{- end }}
+  {{- if .root.Values.mapping.name }}
+  - { name: OUTBOXD_MAPPING, value: /etc/outboxd/mapping.toml }
+  {{- end }}
 {{- end }}
 
 {{- define "outboxd.variable" -}}
@@ -77,6 +80,11 @@ OUTBOXD_{{ . | replace "-" "_" | upper }}
       - configMap:
           name: {{ .name }}
           items: [{ key: {{ .key | quote }}, path: ca.pem }]
+      {{- end }}
+      {{- with .root.Values.mapping }}
+      - configMap:
+          name: {{ .name }}
+          items: [{ key: {{ .key | quote }}, path: mapping.toml }]
       {{- end }}
 {{- end }}
 
