@@ -8,16 +8,18 @@ use std::{
     time::Duration,
 };
 
-use sqlx::Connection as _;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
 use crate::{
     common::{
         broker::{Broker, Kind, assert_complete_and_in_order},
+        database::Database,
         relay::{Relay, outboxd, until},
+        unique,
     },
-    poller::faithfully,
-    scene::Scene,
+    poller::{Letter, Sender, faithfully},
+    scene::{Scene, assert_counts},
 };
 
 /// Services that write without a pause. The events of a key are those of one writer, and their numbers rise.
@@ -72,12 +74,13 @@ impl Writers {
     }
 }
 
-fn relay(scene: &Scene) -> Relay {
+fn relay(scene: &Scene, further: &[&str]) -> Relay {
     let mut flags = vec!["--database-url", scene.database.url.as_str()];
     flags.extend(scene.broker.flags());
     if scene.broker.kind == Kind::Rabbitmq {
         flags.extend(["--rabbitmq-exchange", "amq.direct"]);
     }
+    flags.extend(further);
     Relay::run(&flags)
 }
 
@@ -120,7 +123,7 @@ async fn a_poller_that_is_stopped_in_order_leaves_no_gap_and_no_copy() {
         .await;
 
         // Start outboxd.
-        let relay = relay(&scene).ready().await;
+        let relay = relay(&scene, &[]).ready().await;
         sleep(Duration::from_secs(1)).await;
         let written = writers.stop().await;
         until_drained(&scene).await;
@@ -155,7 +158,7 @@ async fn a_poller_that_dies_leaves_copies_of_its_last_batch_and_no_gap() {
             scene.database.number(sql).await == 0
         })
         .await;
-        let relay = relay(&scene).ready().await;
+        let relay = relay(&scene, &[]).ready().await;
         sleep(Duration::from_millis(500)).await;
         let written = writers.stop().await;
         until_drained(&scene).await;
@@ -173,7 +176,7 @@ async fn a_poller_that_dies_leaves_copies_of_its_last_batch_and_no_gap() {
 async fn rolling_back_leaves_no_gap_and_no_copy_either() {
     let scene = Scene::new(Kind::Kafka).await;
     let writers = Writers::start(&scene, 3);
-    let relay = relay(&scene).ready().await;
+    let relay = relay(&scene, &[]).ready().await;
     sleep(Duration::from_secs(1)).await;
     assert!(relay.stop().await.success());
     let (stopping, stop) = watch::channel(false);
@@ -184,4 +187,107 @@ async fn rolling_back_leaves_no_gap_and_no_copy_either() {
     stopping.send(true).unwrap();
     poller.await.unwrap();
     assert_eq!(duplicates(&scene.broker, &scene.topic, written).await, 0);
+}
+
+const LEASES: &str =
+    "create table letters (id bigint generated always as identity primary key, key text not null,
+    kind text not null, body text, status text not null default 'NEW')";
+
+const MAPPING: &str = r#"
+table = "letters"
+id = "id"
+key = "key"
+destination = "TOPIC"
+type = "kind"
+payload = "body"
+content_type = { constant = "application/json" }
+pending = "status = 'NEW'"
+done = { status = "SENT" }
+"#;
+
+/// A relay that leases rows and dies: step 6 of the guide.
+#[tokio::test(flavor = "multi_thread")]
+async fn leased_rows_wait_until_someone_sets_them_back() {
+    let database = Database::empty().await;
+    database.execute(LEASES).await;
+    let scene = Scene::with(database, Kind::Kafka).await;
+    let mapping = std::env::temp_dir().join(unique("outboxd-letters"));
+    std::fs::write(&mapping, MAPPING.replace("TOPIC", &scene.topic)).unwrap();
+    let flags = ["--mapping", mapping.to_str().unwrap()];
+    let database = &scene.database;
+    let insert = "insert into letters (key, kind, body) select 'key-' || n, 'Tested', n::text from generate_series(1, 20) n";
+
+    // Rehearse.
+    let shadow = scene.shadow(&[&["--json"], &flags[..]].concat());
+    database.execute(insert).await;
+    send_letters(&scene, "true").await;
+    database.execute("update letters set status = 'SENT'").await;
+    let told = shadow.stop().exits(0);
+    assert_counts(&told, &[("compared", 20), ("same", 20)]);
+
+    // The old relay dies: five rows are leased, and three of them sent.
+    database.execute(insert).await;
+    database
+        .execute("update letters set status = 'SENDING' where id between 21 and 25")
+        .await;
+    send_letters(&scene, "id between 21 and 23").await;
+
+    let (code, _, stderr) =
+        outboxd(&[&["migrate", "--database-url", &database.url], &flags[..]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let relay = relay(&scene, &flags).ready().await;
+    let waits = |status: &'static str| async move {
+        let sql = format!("select count(*) from letters where status = '{status}'");
+        database.number(&sql).await
+    };
+    until("the others are sent", || async { waits("NEW").await == 0 }).await;
+    assert_eq!(waits("SENDING").await, 5);
+    database
+        .execute("update letters set status = 'NEW' where status = 'SENDING'")
+        .await;
+    until("these are sent, too", || async {
+        waits("SENT").await == 40
+    })
+    .await;
+    assert!(relay.stop().await.success());
+    std::fs::remove_file(mapping).unwrap();
+
+    let mut ids: Vec<i64> = scene
+        .broker
+        .read(&scene.topic)
+        .await
+        .iter()
+        .map(|it| it.id.parse().unwrap())
+        .collect();
+    ids.sort_unstable();
+    let mut expected: Vec<i64> = (1..=40).chain(21..=23).collect();
+    expected.sort_unstable();
+    assert_eq!(ids, expected);
+}
+
+async fn send_letters(scene: &Scene, which: &str) {
+    let sql = format!("select id::text, key, body from letters where {which} order by id");
+    let mut connection = scene.database.connect().await;
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    let sender = Sender::to(&scene.broker, "").await;
+    for row in rows {
+        let headers = [
+            ("id", row.get(0)),
+            ("type", "Tested".to_owned()),
+            ("content-type", "application/json".into()),
+        ];
+        let letter = Letter {
+            topic: scene.topic.clone(),
+            key: row.get(1),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value))
+                .to_vec(),
+            payload: row.get(2),
+        };
+        sender.send(&letter).await;
+    }
+    sender.flush();
 }

@@ -146,7 +146,7 @@ pub enum Sender {
     Kafka(BaseProducer),
     /// The exchange; and the connection, which is to live as long.
     Rabbitmq(
-        lapin::Channel,
+        Box<lapin::Channel>,
         String,
         #[expect(dead_code)] lapin::Connection,
     ),
