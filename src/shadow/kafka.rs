@@ -10,7 +10,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc;
 
-use super::{Start, Stream, compare::Sent, ledger::Theirs};
+use super::{Start, Stream, compare::Sent, sides::Theirs};
 use crate::{
     event::Message,
     sink::kafka::{self, KafkaConfig, Partitioner},

@@ -15,6 +15,7 @@ use std::{
 use super::{
     compare::{Comparison, Difference, Part, Sent, compare},
     findings::{Counts, Example, Group, Kind, shortened},
+    sides::{Expected, OrderingKey, Ours, Rules, Theirs, matching},
 };
 use crate::event::RowId;
 
@@ -27,58 +28,6 @@ const MOST_IDS: usize = 1_000_000;
 const MOST_KEYS: usize = 200_000;
 /// Kinds of differences: headers may have any name.
 const MOST_KINDS: usize = 100;
-
-/// What of the command's settings matters here.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// The header that carries the event id.
-    pub id_header: String,
-    /// Headers that do not count.
-    pub ignored_headers: Vec<String>,
-    /// How many examples of each kind of difference are kept.
-    pub examples: usize,
-    /// Whether examples have whole payloads.
-    pub shows_payloads: bool,
-}
-
-/// A row, as the message that outboxd would send.
-#[derive(Debug, Clone)]
-pub struct Ours {
-    /// The message, or why there is none.
-    pub sent: Result<Sent, String>,
-    /// The row.
-    pub row: RowId,
-    /// Where it stands in the table's order, where that can be told.
-    pub place: Option<i64>,
-    /// Whether its message must come.
-    pub expected: Expected,
-    /// When the row was seen first.
-    pub seen_at: Instant,
-}
-
-/// Whether a row's message must come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
-    /// The row was not there at the start.
-    Yes,
-    /// It was; but messages are read from their beginning: if one of an older row is among them.
-    IfOlderCame,
-    /// It was, and may have been sent before.
-    No,
-}
-
-/// A message of the other relay.
-#[derive(Debug, Clone)]
-pub struct Theirs {
-    /// The message.
-    pub sent: Sent,
-    /// Where it was seen: `orders[2]@17`.
-    pub at: String,
-    /// What keeps messages in order: the partition or queue.
-    pub stream: String,
-    /// The partition that outboxd would choose, where that is another.
-    pub our_partition: Option<i32>,
-}
 
 /// See the module.
 pub struct Ledger {
@@ -356,33 +305,6 @@ impl Ledger {
             group.examples.push(example);
         }
     }
-}
-
-/// Stream, destination and key.
-type OrderingKey = (String, String, Vec<u8>);
-
-impl Theirs {
-    fn ordering_key(&self) -> Option<OrderingKey> {
-        let key = self.sent.key.clone()?;
-        Some((self.stream.clone(), self.sent.destination.clone(), key))
-    }
-}
-
-impl Ours {
-    fn size(&self) -> usize {
-        self.sent.as_ref().map_or(100, |sent| sent.size() + 200)
-    }
-}
-
-/// What events are matched by: an id without the quotes of a JSON string (Kafka Connect's header
-/// converter may write them), UUIDs in small letters. That they differ is told as any header's difference.
-fn matching(id: &str) -> String {
-    let id = id.trim_matches('"');
-    let is_uuid = id.len() == 36 && id.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
-    if is_uuid {
-        return id.to_ascii_lowercase();
-    }
-    id.to_owned()
 }
 
 #[cfg(test)]

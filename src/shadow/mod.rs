@@ -16,14 +16,16 @@ mod kafka;
 mod ledger;
 mod rabbitmq;
 mod rehearsal;
+mod sides;
 
 use std::time::Duration;
 
 pub use compare::Part;
 pub use findings::{Counts, Example, Group, Kind};
-use ledger::Theirs;
-pub use ledger::{Ledger, Rules};
+pub use ledger::Ledger;
 use rehearsal::Rehearsal;
+pub use sides::Rules;
+use sides::Theirs;
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -170,7 +172,7 @@ async fn trouble(config: &KafkaConfig) -> Option<String> {
 /// Follows until told to stop, or as long as planned.
 ///
 /// # Errors
-/// When it cannot begin, or the table can be read no more.
+/// When it cannot begin.
 pub async fn shadow(
     outbox: &Outbox,
     plan: Plan,
@@ -183,7 +185,10 @@ pub async fn shadow(
     let mut rehearsal = Rehearsal::new(outbox, watcher, &plan, link);
     rehearsal.look().await?;
     watcher.note(&format!("following {}", plan.follow.join(", ")));
-    let failure = rehearsal.follow(&mut stream, &stop).await?;
-    rehearsal.conclude(&mut stream).await?;
+    // What was found until then is told all the same.
+    let followed = rehearsal.follow(&mut stream, &stop).await;
+    let failure = followed.unwrap_or_else(|error| Some(error.to_string()));
+    let concluded = rehearsal.conclude(&mut stream).await;
+    let failure = failure.or(concluded.err().map(|error| error.to_string()));
     Ok(rehearsal.end(failure).await)
 }

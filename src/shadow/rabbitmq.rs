@@ -11,7 +11,7 @@ use lapin::{
 };
 use tokio::sync::mpsc;
 
-use super::{Stream, compare::Sent, ledger::Theirs};
+use super::{Stream, compare::Sent, sides::Theirs};
 use crate::{
     event::Message,
     sink::rabbitmq::{self, Dialled, KEY_HEADER, RabbitmqConfig},

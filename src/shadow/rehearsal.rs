@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Outcome, Plan, ShadowError, Start, Stream, Watcher,
-    ledger::{Expected, Ledger, Ours},
+    ledger::Ledger,
+    sides::{Expected, Ours},
 };
 use crate::{
     event::RowId,

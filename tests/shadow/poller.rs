@@ -144,12 +144,8 @@ fn letter(row: &sqlx::postgres::PgRow) -> Letter {
 /// A client of a broker.
 pub enum Sender {
     Kafka(BaseProducer),
-    /// The exchange; and the connection, which is to live as long.
-    Rabbitmq(
-        Box<lapin::Channel>,
-        String,
-        #[expect(dead_code)] lapin::Connection,
-    ),
+    /// The channel and its connection; the exchange.
+    Rabbitmq(Box<(lapin::Channel, lapin::Connection)>, String),
 }
 
 impl Sender {
@@ -168,7 +164,7 @@ impl Sender {
                 let channel = connection.create_channel().await.unwrap();
                 let confirms = ConfirmSelectOptions::default();
                 channel.confirm_select(confirms).await.unwrap();
-                Self::Rabbitmq(Box::new(channel), exchange.into(), connection)
+                Self::Rabbitmq(Box::new((channel, connection)), exchange.into())
             }
         }
     }
@@ -196,8 +192,8 @@ impl Sender {
                 record.payload = letter.payload.as_ref();
                 producer.send(record).map_err(|(error, _)| error).unwrap();
             }
-            Self::Rabbitmq(channel, exchange, _) => {
-                let confirmed = channel.basic_publish(
+            Self::Rabbitmq(open, exchange) => {
+                let confirmed = open.0.basic_publish(
                     exchange.as_str().into(),
                     letter.topic.as_str().into(),
                     BasicPublishOptions::default(),

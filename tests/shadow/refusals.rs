@@ -126,7 +126,9 @@ async fn messages_without_an_id_lead_to_the_right_header() {
 async fn the_text_tells_the_same_and_the_end_comes_after_so_many_events() {
     let scene = Scene::new(Kind::Kafka).await;
     let twist: Twist = |mut letters| {
-        letters.iter_mut().for_each(|letter| letter.drop("tenant"));
+        for letter in &mut letters {
+            letter.drop("tenant");
+        }
         letters
     };
     let shadow = scene.shadow(&["--events", "30", "--differences", "2"]);

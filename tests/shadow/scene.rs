@@ -58,7 +58,7 @@ impl Scene {
     }
 
     pub async fn poller(&self, twist: Twist) -> Poller {
-        Poller::new(&self.database.url, &self.broker, self.exchange(), twist).await
+        Poller::new(&self.database.url, &self.broker, rabbitmq::EXCHANGE, twist).await
     }
 
     /// Starts `outboxd shadow`, and waits until it follows.
@@ -71,17 +71,13 @@ impl Scene {
         let mut all = vec!["--database-url", &self.database.url];
         all.extend(self.broker.flags());
         if self.broker.kind == Kind::Rabbitmq {
-            all.extend(["--rabbitmq-exchange", self.exchange()]);
+            all.extend(["--rabbitmq-exchange", rabbitmq::EXCHANGE]);
         }
         if !flags.contains(&"--follow") {
             all.extend(["--follow", &self.topic]);
         }
         all.extend(flags);
         all.into_iter().map(str::to_owned).collect()
-    }
-
-    fn exchange(&self) -> &'static str {
-        rabbitmq::EXCHANGE
     }
 }
 

@@ -37,9 +37,9 @@ use crate::{
     after_help = "Kafka: name the topics that the other relay sends to. No consumer group is joined, and nothing is
 committed.
 
-RabbitMQ: a queue's messages cannot be read without taking them, so give shadow a queue of its own, and
-delete it afterwards:
-  rabbitmqadmin declare queue name=outboxd-shadow durable=false arguments='{\"x-max-length\":1000000}'
+RabbitMQ: a queue's messages cannot be read without taking them, so give shadow a queue of its own (this one
+goes by itself an hour after its last use):
+  rabbitmqadmin declare queue name=outboxd-shadow arguments='{\"x-expires\":3600000,\"x-max-length\":1000000}'
   rabbitmqadmin declare binding source=EXCHANGE destination=outboxd-shadow routing_key='#'
 ('#' binds everything of a topic exchange; of a direct exchange, bind each routing key. What is sent to the
 default exchange reaches its one queue only, and cannot be followed.)
