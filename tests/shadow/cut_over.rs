@@ -19,7 +19,7 @@ use crate::{
         unique,
     },
     poller::{Letter, Sender, faithfully},
-    scene::{Scene, assert_counts},
+    scene::{Scene, Shadow, assert_counts},
 };
 
 /// Services that write without a pause. The events of a key are those of one writer, and their numbers rise.
@@ -242,13 +242,23 @@ async fn leased_rows_are_sent_once_they_are_set_back() {
     let database = &scene.database;
     let insert = "insert into letters (key, kind, body) select 'key-' || n, 'Tested', n::text from generate_series(1, 20) n";
 
-    // Rehearse.
-    let shadow = scene.shadow(&[&["--json"], &flags[..]].concat());
+    // Rehearse, for which SELECT on the table is enough.
+    let role = unique("reader").replace('-', "_");
+    let role_sql = |sql: &str| sql.replace("ROLE", &role);
+    let grants = "create role ROLE login password 'reader'; grant select on letters to ROLE";
+    database.execute(&role_sql(grants)).await;
+    let (_, server) = database.url.split_once('@').unwrap();
+    let mut rehearsal = scene.flags(&[&["--json"], &flags[..]].concat());
+    rehearsal[1] = format!("postgres://{role}:reader@{server}");
+    let shadow = Shadow::start(&rehearsal);
     database.execute(insert).await;
     send_letters(&scene, "true").await;
     database.execute("update letters set status = 'SENT'").await;
     let told = shadow.stop().exits(0);
     assert_counts(&told, &[("compared", 20), ("same", 20)]);
+    database
+        .execute(&role_sql("drop owned by ROLE; drop role ROLE"))
+        .await;
 
     // The old relay dies: five rows are leased, and three of them sent. One it gave up on before.
     database.execute(insert).await;

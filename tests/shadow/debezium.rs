@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use crate::{
     common::{broker::Kind, database::Database},
     poller::{Letter, Sender},
-    scene::{Scene, assert_counts, kinds},
+    scene::{Scene, Shadow, assert_counts, kinds},
 };
 
 const TABLE: &str = "create table outboxevent (
@@ -88,7 +88,7 @@ async fn debezium_sends_the_same_but_for_the_headers_that_come_on_top() {
 }
 
 #[tokio::test]
-async fn with_these_ignored_it_is_the_same() {
+async fn with_these_ignored_it_is_the_same_through_a_pooler_too() {
     let scene = scene().await;
     let topic = format!("outbox.event.{}", scene.topic);
     let mut flags = flags(&topic);
@@ -100,9 +100,21 @@ async fn with_these_ignored_it_is_the_same() {
         "--events",
         "12",
     ]);
-    let shadow = scene.shadow(&flags);
-    insert(&scene, 12).await;
-    send_all(&scene).await;
+    for url in [
+        scene.database.url.clone(),
+        scene.database.through_pgbouncer(),
+    ] {
+        rehearse(&scene, &flags, url).await;
+        scene.database.execute("delete from outboxevent").await;
+    }
+}
+
+async fn rehearse(scene: &Scene, flags: &[&str], url: String) {
+    let mut flags = scene.flags(flags);
+    flags[1] = url;
+    let shadow = Shadow::start(&flags);
+    insert(scene, 12).await;
+    send_all(scene).await;
     let told = shadow.end().exits(0);
     assert_counts(&told, &[("compared", 12), ("written_differently", 12)]);
 }
