@@ -169,6 +169,7 @@ pub struct Headers {
 
 impl Headers {
     /// Puts these over others, which they replace by name.
+    #[must_use]
     pub fn over(self, mut others: Self) -> Self {
         let is_replaced = |name: &String| self.others.iter().any(|(own, _)| own == name);
         others.others.retain(|(name, _)| !is_replaced(name));

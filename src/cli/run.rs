@@ -181,8 +181,8 @@ async fn stop_when_drained(relay: Arc<Relay>, stop: CancellationToken) -> Option
         bar.set_message(relay.unready().unwrap_or_default());
         // Only when claims come back empty: there is something to do until then.
         if !moved && !relay.finds_work() && Instant::now() >= rest_until {
-            let started = Instant::now();
-            match is_anything_left(&relay, &mut link).await {
+            let mut started = Instant::now();
+            match is_anything_left(&relay, &mut link, &mut started).await {
                 Ok(false) => break,
                 Ok(true) => {}
                 // The relay itself says what is wrong, and waits.
@@ -206,11 +206,14 @@ async fn stop_when_drained(relay: Arc<Relay>, stop: CancellationToken) -> Option
 async fn is_anything_left(
     relay: &Relay,
     link: &mut Option<crate::outbox::Link>,
+    started: &mut Instant,
 ) -> Result<bool, DbError> {
     let link = match link {
         Some(link) => link,
         None => link.insert(relay.outbox().link().await?),
     };
+    // To connect takes time once only.
+    *started = Instant::now();
     relay.outbox().is_anything_left(link).await
 }
 

@@ -19,7 +19,30 @@ macro_rules! presets {
     };
 }
 
-presets!["debezium"];
+presets![
+    "cap",
+    "debezium",
+    "debezium-quarkus",
+    "deroldo",
+    "eventferry",
+    "eventuate",
+    "go-outbox",
+    "goharvest",
+    "modulith-v1",
+    "modulith-v2",
+    "namastack",
+    "nestarc",
+    "open-outbox",
+    "outboxy",
+    "oxide",
+    "pg-tide",
+    "pgx-outbox",
+    "sbmt",
+    "tomorrow-one",
+    "watermill",
+    "watermill-queue",
+    "zehelein",
+];
 
 impl Preset {
     /// The preset of that name.

@@ -23,7 +23,7 @@ pub struct DatabaseArgs {
     /// Destination of an event whose own topic column is NULL: text with {column} in it
     ///
     /// A Kafka topic, or a RabbitMQ routing key. Example: `events.{aggregate_type}`. With a mapping, in
-    /// place of its destination. [default: {aggregate_type}, or what the mapping says]
+    /// place of its destination. [default: `{aggregate_type}`, or what the mapping says]
     #[arg(long, env = "OUTBOXD_TOPIC", value_name = "TEMPLATE")]
     pub topic: Option<String>,
 }
@@ -140,11 +140,8 @@ impl ServerArgs {
             None
         };
         let mapping = self.mapping(problems, topic, otherwise);
-        let table = self.table.as_deref();
-        let named = mapping
-            .as_ref()
-            .and_then(|mapping| mapping.table.as_deref());
-        let table = table.or(named).unwrap_or("outbox");
+        let otherwise = mapping.as_ref().and_then(|it| it.table.as_deref());
+        let table = self.table.as_deref().or(otherwise).unwrap_or("outbox");
         let names = Names::parse(table)
             .map_err(|error| problems.add(format!("--table {table:?}: {error}")));
         let statement_timeout = problems.timeout("statement-timeout", &self.statement_timeout);
@@ -172,9 +169,16 @@ impl ServerArgs {
                 .map_err(|error| problems.add(format!("--topic {text:?}: {error}")))
                 .ok()
         };
-        let Some((origin, text)) = self.mapping_text(problems)? else {
+        if self.preset.is_none() && self.mapping.is_none() {
             let topic = template(problems, topic.unwrap_or(otherwise))?;
             return Some(Mapping::own(topic));
+        }
+        let (origin, text) = match self.mapping_text() {
+            Ok(text) => text,
+            Err(problem) => {
+                problems.add(problem);
+                return None;
+            }
         };
         let mut mapping = mapping::parse(&origin, &text)
             .map_err(|found| found.into_iter().for_each(|problem| problems.add(problem)))
@@ -192,28 +196,19 @@ impl ServerArgs {
         Some(mapping)
     }
 
-    /// A mapping's name and text; none for outboxd's own table.
-    fn mapping_text(&self, problems: &mut Problems) -> Option<Option<(String, String)>> {
+    /// A mapping's name and text.
+    fn mapping_text(&self) -> Result<(String, String), String> {
         match (&self.preset, &self.mapping) {
-            (None, None) => Some(None),
-            (Some(_), Some(_)) => {
-                problems.add("--preset and --mapping cannot both be given: a mapping may begin with a preset (preset = \"…\")");
-                None
+            (Some(_), Some(_)) => Err("--preset and --mapping cannot both be given: a mapping may begin with a preset (preset = \"…\")".into()),
+            (Some(name), None) => Preset::named(name)
+                .map(|preset| (format!("preset {name}"), preset.text.into()))
+                .map_err(|error| format!("--preset: {error}")),
+            (None, file) => {
+                let file = file.clone().unwrap_or_default();
+                std::fs::read_to_string(&file)
+                    .map(|text| (file.display().to_string(), text))
+                    .map_err(|error| format!("--mapping {}: {error}", file.display()))
             }
-            (Some(name), None) => match Preset::named(name) {
-                Ok(preset) => Some(Some((format!("preset {name}"), preset.text.into()))),
-                Err(error) => {
-                    problems.add(format!("--preset: {error}"));
-                    None
-                }
-            },
-            (None, Some(file)) => match std::fs::read_to_string(file) {
-                Ok(text) => Some(Some((file.display().to_string(), text))),
-                Err(error) => {
-                    problems.add(format!("--mapping {}: {error}", file.display()));
-                    None
-                }
-            },
         }
     }
 }

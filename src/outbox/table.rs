@@ -195,7 +195,7 @@ impl Table {
     /// A number that tells which of several rows is older, as far as there is one.
     pub(super) fn age_sql(&self) -> String {
         match &self.order {
-            Order::Numbered(column) => column.clone(),
+            Order::Numbered(column) => format!("{column}::bigint"),
             Order::Ranked(columns) => match columns.first() {
                 Some((column, sql_type)) if sql_type.starts_with("timestamp") => format!(
                     "case when isfinite({column}) then (extract(epoch from {column}) * 1000000)::bigint else 0 end"

@@ -66,8 +66,8 @@ async fn pass_a_stranger(kind: Kind, by: By) {
     let mut held = stranger.begin().await.unwrap();
     foreign.insert(&topic, 0, 20, 2).await;
     // The second event of key-1: the first may go, the third and later may not.
-    let hold = "select 1 from \"Events\" where n = 3 for key share";
-    sqlx::raw_sql(hold).execute(&mut *held).await.unwrap();
+    let lock = "select 1 from \"Events\" where n = 3 for key share";
+    sqlx::raw_sql(lock).execute(&mut *held).await.unwrap();
     let relay = foreign.relay(&broker, &[]).ready().await;
     until("all but what stands behind it is published", || async {
         foreign.pending().await == 9

@@ -32,9 +32,8 @@ fn mapping(changes: &[(&str, &str)]) -> String {
         .iter()
         .filter(|(part, _)| !changes.iter().any(|(changed, _)| changed == part));
     let parts = whole.chain(changes).filter(|(_, text)| !text.is_empty());
-    parts
-        .map(|(part, text)| format!("{part} = {text}\n"))
-        .collect()
+    let lines = parts.map(|(part, text)| format!("{part} = {text}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 type Wrong = (&'static [(&'static str, &'static str)], &'static str);
@@ -52,7 +51,7 @@ const WRONG: &[Wrong] = &[
         "key: \"{agg\": `{agg` is never closed",
     ),
     (&[("key", r#""a}""#)], "closes nothing"),
-    (&[("key", r#"{ constant = 5 }"#)], "write a constant as"),
+    (&[("key", "{ constant = 5 }")], "write a constant as"),
     (&[("destination", "[]")], "the list is empty"),
     (
         &[("done", r#""archive""#)],

@@ -201,10 +201,13 @@ fn rows_sql(table: &Table, lanes: &[&Lane], limit: usize, excluded: &str) -> Str
         }
         Order::Ranked(_) => {
             let (reached, last) = ranks(table, lanes);
-            let above = format!(
-                " and (u.last_id is null or ({}) > ({last}))",
-                table.order_by()
-            );
+            let above = format!("({}) > ({last})", table.order_by());
+            // An index leads there only if every lane has such a place.
+            let above = match lanes.iter().filter(|lane| lane.rank.is_some()).count() {
+                0 => String::new(),
+                places if places == lanes.len() => format!(" and {above}"),
+                _ => format!(" and (u.last_id is null or {above})"),
+            };
             (format!("{reached}) u(lane, last, last_id)"), above)
         }
     };

@@ -284,7 +284,7 @@ impl Scout<'_> {
     /// then who may still be writing.
     fn look_at_writers(&self) -> String {
         format!(
-            "select 'writers', coalesce((select max({number}) from {outbox} o), 0), coalesce((\
+            "select 'writers', coalesce((select max({number})::bigint from {outbox} o), 0), coalesce((\
                select string_agg(virtualtransaction, ',') from pg_locks \
                 where locktype = 'relation' and relation = {oid} \
                   and database = (select oid from pg_database where datname = current_database()) \

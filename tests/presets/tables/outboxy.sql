@@ -1,0 +1,32 @@
+create table outbox_events (
+    id uuid primary key default gen_random_uuid() not null,
+    aggregate_type varchar(255) not null,
+    aggregate_id varchar(255) not null,
+    event_type varchar(255) not null,
+    event_version integer default 1 not null,
+    payload jsonb not null,
+    headers jsonb default '{}',
+    destination_url varchar(1000) not null,
+    destination_type varchar(50) default 'http' not null,
+    idempotency_key varchar(255),
+    status varchar(50) default 'pending' not null,
+    retry_count integer default 0 not null,
+    max_retries integer default 5 not null,
+    next_retry_at timestamp,
+    backoff_multiplier numeric(3, 2) default '2.0',
+    last_error varchar(1000),
+    error_details jsonb,
+    created_at timestamp default now() not null,
+    updated_at timestamp default now() not null,
+    processing_started_at timestamp,
+    processed_at timestamp,
+    metadata jsonb default '{}',
+    processed_by_worker varchar(255),
+    deleted_at timestamp,
+    created_date timestamp generated always as (created_at::date) stored not null,
+    constraint check_status check (status in ('pending', 'processing', 'succeeded', 'failed', 'dlq', 'cancelled')),
+    constraint check_retry_count check (retry_count >= 0),
+    constraint check_destination_type check (destination_type in ('http', 'kafka', 'sqs', 'rabbitmq', 'pubsub'))
+);
+create unique index idx_outbox_idempotency on outbox_events (idempotency_key)
+    where idempotency_key is not null and status <> 'succeeded';
