@@ -85,7 +85,7 @@ impl Cli {
             Command::Check(args) => args.run().await,
             Command::Status(args) => args.run().await,
             Command::Peek(args) => args.run().await,
-            Command::Shadow(args) => args.run().await,
+            Command::Shadow(args) => Box::pin(args.run()).await,
             Command::Dead(args) => args.run().await,
             Command::Prune(args) => args.run().await,
             Command::Completions(args) => args.run(),

@@ -11,7 +11,7 @@ pub struct Sent {
     pub exchange: Option<String>,
     /// Kafka topic, or AMQP routing key.
     pub destination: String,
-    /// Kafka key, or AMQP header `aggregate_id`.
+    /// Kafka key, or AMQP header `aggregate_id`, which is compared as a header.
     pub key: Option<Vec<u8>>,
     /// Headers by name; of AMQP the properties as well, by theirs.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
@@ -113,7 +113,7 @@ pub fn compare(ours: &Sent, theirs: &Sent, ignored: &[String]) -> Comparison {
         let (ours, theirs) = (ours.destination.as_bytes(), theirs.destination.as_bytes());
         note(Part::Destination, Some(ours), Some(theirs), None);
     }
-    if ours.key != theirs.key {
+    if ours.exchange.is_none() && ours.key != theirs.key {
         note(Part::Key, ours.key.as_deref(), theirs.key.as_deref(), None);
     }
     let payload = payloads(ours, theirs);

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
     time::{Duration, Instant},
 };
 
@@ -22,7 +23,7 @@ use crate::event::RowId;
 /// Rows that wait for their message take no more than this.
 const MOST_BYTES: usize = 256 << 20;
 const MOST_ROWS: usize = 500_000;
-/// Ids of what was compared; an id takes about a hundred bytes, twice.
+/// Ids of what was compared.
 const MOST_IDS: usize = 1_000_000;
 /// Keys whose order is watched.
 const MOST_KEYS: usize = 200_000;
@@ -43,8 +44,10 @@ pub struct Ledger {
     /// In the order of arrival, each with its key's later ones: their order is watched.
     waiting: Vec<(String, Theirs)>,
     waiting_keys: HashSet<OrderingKey>,
-    done: HashSet<String>,
-    done_ages: VecDeque<String>,
+    /// Hashes of ids: that two of a million are alike happens once in thirty million times.
+    done: HashSet<u64>,
+    done_ages: VecDeque<u64>,
+    hasher: RandomState,
     newest: HashMap<OrderingKey, i64>,
     oldest_compared: Option<i64>,
 }
@@ -63,6 +66,7 @@ impl Ledger {
             waiting_keys: HashSet::new(),
             done: HashSet::new(),
             done_ages: VecDeque::new(),
+            hasher: RandomState::new(),
             newest: HashMap::new(),
             oldest_compared: None,
         }
@@ -71,7 +75,7 @@ impl Ledger {
     /// A row was read.
     pub fn remember(&mut self, event_id: &str, ours: Ours) {
         let id = matching(event_id);
-        if self.done.contains(&id) || self.ours.contains_key(&id) {
+        if self.is_known(&id) {
             return;
         }
         self.counts.rows += 1;
@@ -105,15 +109,12 @@ impl Ledger {
             return;
         };
         let id = matching(&String::from_utf8_lossy(id));
-        let key = theirs.ordering_key();
-        let waits = key
-            .as_ref()
-            .is_some_and(|key| self.waiting_keys.contains(key));
-        if !waits && self.is_known(&id) {
+        let key = theirs.ordering_key(theirs.sent.key.as_deref());
+        if !self.waiting_keys.contains(&key) && self.is_known(&id) {
             self.judge(&id, &theirs);
         } else {
             self.waiting.push((id, theirs));
-            self.waiting_keys.extend(key);
+            self.waiting_keys.insert(key);
         }
     }
 
@@ -140,8 +141,8 @@ impl Ledger {
     /// Rows cannot be looked up: who has none now is left out.
     pub fn not_looked_up(&mut self) {
         let all = self.waiting.len();
-        self.waiting
-            .retain(|(id, _)| self.done.contains(id) || self.ours.contains_key(id));
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        self.waiting = waiting.filter(|(id, _)| self.is_known(id)).collect();
         self.counts.left_out += (all - self.waiting.len()) as u64;
         self.looked_up();
     }
@@ -184,7 +185,7 @@ impl Ledger {
     }
 
     fn is_known(&self, id: &str) -> bool {
-        self.done.contains(id) || self.ours.contains_key(id)
+        self.is_done(id) || self.ours.contains_key(id)
     }
 
     fn forget(&mut self, id: &str) -> Option<Ours> {
@@ -194,7 +195,7 @@ impl Ledger {
     }
 
     fn judge(&mut self, id: &str, theirs: &Theirs) {
-        if self.done.contains(id) {
+        if self.is_done(id) {
             self.counts.duplicates += 1;
             self.tell(Kind::Duplicate, Example::new(id, &theirs.at, None));
             return;
@@ -269,9 +270,11 @@ impl Ledger {
 
     /// Notes a message that comes after a later one of its key.
     fn watch_order(&mut self, id: &str, ours: &Ours, theirs: &Theirs) {
-        let (Some(place), Some(key)) = (ours.place, theirs.ordering_key()) else {
+        let key = ours.sent.as_ref().ok().and_then(|sent| sent.key.as_deref());
+        let (Some(place), Some(key)) = (ours.place, key) else {
             return;
         };
+        let key = theirs.ordering_key(Some(key));
         if self.newest.len() >= MOST_KEYS {
             self.newest.clear();
         }
@@ -285,9 +288,14 @@ impl Ledger {
         }
     }
 
+    fn is_done(&self, id: &str) -> bool {
+        self.done.contains(&self.hasher.hash_one(id))
+    }
+
     fn finish(&mut self, id: &str) {
-        self.done.insert(id.into());
-        self.done_ages.push_back(id.into());
+        let id = self.hasher.hash_one(id);
+        self.done.insert(id);
+        self.done_ages.push_back(id);
         if self.done_ages.len() > MOST_IDS
             && let Some(oldest) = self.done_ages.pop_front()
         {

@@ -117,10 +117,9 @@ fn sent(exchange: &str, routing_key: &str, properties: &BasicProperties, body: V
     for (name, value) in table.inner() {
         let value = text(value);
         if name.as_str() == KEY_HEADER {
-            key = Some(value);
-        } else {
-            headers.push((name.to_string(), Some(value)));
+            key = Some(value.clone());
         }
+        headers.push((name.to_string(), Some(value)));
     }
     Sent {
         exchange: Some(exchange.to_owned()),

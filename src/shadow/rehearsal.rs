@@ -149,19 +149,21 @@ impl<'a> Rehearsal<'a> {
             Some(link) => link,
             None => outbox.link().await?,
         };
-        let (newest, mut new) = self.newest(&mut link).await?;
+        let (newest, new) = self.newest(&mut link).await?;
         let (mut place, is_whole) = (None, newest.len() < WINDOW);
-        while !new.is_empty() {
-            let asked = &new[..new.len().min(QUESTION_IDS)];
-            let rows = outbox.rows(&mut link, asked, ANSWER_BYTES, most).await?;
-            place = place.max(rows.iter().filter_map(|row| row.place).max());
-            let read: HashSet<RowId> = rows.iter().map(|row| row.event.id.clone()).collect();
-            if read.is_empty() {
-                new.drain(..asked.len());
-            } else {
-                new.retain(|id| !read.contains(id));
+        for asked in new.chunks(QUESTION_IDS) {
+            let mut left = asked.to_vec();
+            while !left.is_empty() {
+                let rows = outbox.rows(&mut link, &left, ANSWER_BYTES, most).await?;
+                // What is not there any more is gone.
+                if rows.is_empty() {
+                    break;
+                }
+                let read: HashSet<&RowId> = rows.iter().map(|row| &row.event.id).collect();
+                left.retain(|id| !read.contains(id));
+                place = place.max(rows.iter().filter_map(|row| row.place).max());
+                self.remember(rows);
             }
-            self.remember(rows);
         }
         self.window = newest.into_iter().collect();
         self.first.get_or_insert(FirstLook {

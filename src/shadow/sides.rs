@@ -61,9 +61,9 @@ pub struct Theirs {
 pub(super) type OrderingKey = (String, String, Vec<u8>);
 
 impl Theirs {
-    pub(super) fn ordering_key(&self) -> Option<OrderingKey> {
-        let key = self.sent.key.clone()?;
-        Some((self.stream.clone(), self.sent.destination.clone(), key))
+    pub(super) fn ordering_key(&self, key: Option<&[u8]>) -> OrderingKey {
+        let key = key.unwrap_or_default().to_vec();
+        (self.stream.clone(), self.sent.destination.clone(), key)
     }
 }
 

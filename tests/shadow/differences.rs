@@ -118,12 +118,21 @@ async fn further_and_other_headers_are_told_unless_they_are_ignored() {
 #[tokio::test]
 async fn another_key_is_told() {
     let twist: Twist = |letters| changed(letters, |letter| letter.key = "other".into());
-    on_both(twist, 1, |told, _| {
+    on_both(twist, 1, |told, kind| {
+        let (headers, title) = match kind {
+            Kind::Kafka => (0, "key differs"),
+            Kind::Rabbitmq => (1, "header aggregate_id differs"),
+        };
         assert_counts(
             told,
-            &[("compared", EVENTS), ("same", EVENTS - 1), ("different", 1)],
+            &[
+                ("compared", EVENTS),
+                ("same", EVENTS - 1),
+                ("different", 1),
+                ("different_headers", headers),
+            ],
         );
-        assert_eq!(kinds(told, "differences"), [("key differs".into(), 1)]);
+        assert_eq!(kinds(told, "differences"), [(title.into(), 1)]);
         let example = &told["differences"][0]["examples"][0];
         assert_eq!(
             (&example["ours"], &example["theirs"]),

@@ -76,6 +76,10 @@ impl Scene {
         if !flags.contains(&"--follow") {
             all.extend(["--follow", &self.topic]);
         }
+        if !flags.contains(&"--for") {
+            // A test that fails ends, too.
+            all.extend(["--for", "90s"]);
+        }
         all.extend(flags);
         all.into_iter().map(str::to_owned).collect()
     }

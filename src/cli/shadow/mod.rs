@@ -43,7 +43,7 @@ goes by itself an hour after its last use):
   rabbitmqadmin declare binding source=EXCHANGE destination=outboxd-shadow routing_key='#'
 ('#' binds everything of a topic exchange; of a direct exchange, bind each routing key. What is sent to the
 default exchange reaches its one queue only, and cannot be followed.)
-Properties are compared like headers, by their names: message_id, type, content_type, ...
+Properties and the key are compared as headers, by their names: message_id, type, content_type, aggregate_id.
 
 Exit codes: 0 if something was compared and everything was the same, 1 if not.
 
