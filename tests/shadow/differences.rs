@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     common::broker::Kind,
-    poller::{Letter, Twist, faithfully},
+    poller::{Letter, Sender, Twist, faithfully},
     scene::{Scene, Told, assert_counts, kinds},
 };
 
@@ -334,4 +334,32 @@ async fn a_deleted_row_whose_message_never_came_is_told() {
             ("only_ours", 1),
         ],
     );
+}
+
+/// As librdkafka's clients choose partitions, unless they are told otherwise.
+#[tokio::test]
+async fn another_partition_is_told_unless_outboxd_is_to_choose_it_too() {
+    let scene = Scene::new(Kind::Kafka).await;
+    for (flags, told_of) in [
+        (&["--json"][..], true),
+        (
+            &["--json", "--kafka-option", "partitioner=consistent"],
+            false,
+        ),
+    ] {
+        let shadow = scene.shadow(flags);
+        scene.insert(30).await;
+        let mut poller = scene.poller(faithfully).await;
+        poller.sender = Sender::kafka(&scene.broker, "consistent_random");
+        poller.drain().await;
+        let told = shadow.stop().exits(0);
+        assert_eq!(told["same"], EVENTS, "{told:#}");
+        assert_eq!(
+            told["other_partition"].as_u64().unwrap() > 0,
+            told_of,
+            "{told:#}"
+        );
+        let verdict = told["verdict"].as_str().unwrap();
+        assert_eq!(verdict.contains("another partition"), told_of, "{verdict}");
+    }
 }

@@ -62,7 +62,7 @@ const TAKE: &str = "update outbox set published_at = now() where id in (
 
 pub struct Poller {
     database: PgConnection,
-    sender: Sender,
+    pub sender: Sender,
     twist: Twist,
 }
 
@@ -149,16 +149,19 @@ pub enum Sender {
 }
 
 impl Sender {
+    pub fn kafka(broker: &Broker, partitioner: &str) -> Self {
+        let client = ClientConfig::new()
+            .set("bootstrap.servers", &broker.address)
+            .set("partitioner", partitioner)
+            .set("linger.ms", "0")
+            .create();
+        Self::Kafka(client.unwrap())
+    }
+
     pub async fn to(broker: &Broker, exchange: &str) -> Self {
         match broker.kind {
-            Kind::Kafka => Self::Kafka(
-                ClientConfig::new()
-                    .set("bootstrap.servers", &broker.address)
-                    .set("partitioner", "murmur2_random")
-                    .set("linger.ms", "0")
-                    .create()
-                    .unwrap(),
-            ),
+            // As Java's clients choose.
+            Kind::Kafka => Self::kafka(broker, "murmur2_random"),
             Kind::Rabbitmq => {
                 let connection = rabbitmq::connect(&broker.address).await;
                 let channel = connection.create_channel().await.unwrap();
