@@ -13,6 +13,7 @@ mod preset;
 mod prune;
 mod relay_args;
 mod run;
+mod shadow;
 mod status;
 
 use std::process::ExitCode;
@@ -74,6 +75,7 @@ pub enum Command {
     Inspect(Box<inspect::InspectArgs>),
     Preset(preset::PresetArgs),
     Peek(Box<peek::PeekArgs>),
+    Shadow(Box<shadow::ShadowArgs>),
     Dead(Box<dead::DeadArgs>),
     Prune(prune::PruneArgs),
     Completions(completions::CompletionsArgs),
@@ -91,6 +93,7 @@ impl Cli {
             Command::Inspect(args) => args.run().await,
             Command::Preset(args) => args.run(),
             Command::Peek(args) => args.run().await,
+            Command::Shadow(args) => Box::pin(args.run()).await,
             Command::Dead(args) => args.run().await,
             Command::Prune(args) => args.run().await,
             Command::Completions(args) => args.run(),

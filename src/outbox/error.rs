@@ -112,6 +112,11 @@ impl DbError {
         self.code().as_deref() == Some("55P03")
     }
 
+    /// Whether a statement took longer than it may.
+    pub fn is_statement_timeout(&self) -> bool {
+        self.code().as_deref() == Some("57014") || matches!(self.cause, Cause::Deadline(_))
+    }
+
     /// Whether the answer to the whole of the outage may be to wait for a server to come back.
     pub fn is_unreachable(&self) -> bool {
         match &self.cause {
