@@ -77,6 +77,8 @@ const OF_TABLES: [&str; 10] = [
     "rules",
     "foreign keys",
 ];
+/// What a relay does where nothing tells the order.
+const NO_ORDER: &str = "--ordering none";
 /// The first rows without an index may be a long way off: not longer than this.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -225,6 +227,16 @@ impl Report {
         }
     }
 
+    /// Whether nothing tells the order of a key's events.
+    fn has_no_order(&self) -> bool {
+        let about = |it: &Finding| {
+            it.remedy
+                .as_ref()
+                .is_some_and(|remedy| remedy.contains(NO_ORDER))
+        };
+        self.findings.iter().any(about)
+    }
+
     /// The one command to go on with.
     fn run(&self) -> String {
         let table = output::word(&self.table);
@@ -233,12 +245,15 @@ impl Report {
             Whose::Preset(name) => format!("--preset {name} --table {table}"),
             Whose::Other(_) => "--mapping outbox.toml".into(),
         };
-        let topic = if self.proposal.mapping.destination.is_empty() {
-            " --topic events"
-        } else {
-            ""
-        };
-        format!("outboxd run --migrate {how}{topic} --kafka-brokers localhost:9092")
+        let mut words = vec!["outboxd run --migrate", &how];
+        if self.has_no_order() {
+            words.push(NO_ORDER);
+        }
+        if self.proposal.mapping.destination.is_empty() {
+            words.push("--topic events");
+        }
+        words.push("--kafka-brokers localhost:9092");
+        words.join(" ")
     }
 
     fn waits(&self) -> String {
@@ -285,6 +300,9 @@ impl Report {
         }
         lines.push("  to relay it, as a role that may make tables:".into());
         lines.push(format!("    {}", self.run()));
+        if self.has_no_order() {
+            lines.push(format!("    (to keep the order of each key, add the column first, and leave out {NO_ORDER})"));
+        }
         lines.push("  as a role of its own, once they are made:".into());
         lines.extend(
             self.grants

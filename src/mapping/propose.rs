@@ -98,7 +98,7 @@ fn has_all(columns: &[Column], mapping: &Mapping) -> bool {
 
 fn by_preset(schema: &str, table: &str, columns: &[Column]) -> Option<Proposal> {
     let fitting = PRESETS.iter().filter_map(|preset| {
-        let mapping = parse(preset.name, preset.text).ok()?;
+        let mapping = parse(&format!("preset {}", preset.name), preset.text).ok()?;
         let named: BTreeSet<String> = mapping
             .columns()
             .into_iter()
@@ -227,13 +227,11 @@ struct Guess<'a> {
 impl<'a> Guess<'a> {
     fn find(&self, names: &[&str], types: &[&str]) -> Option<&'a Column> {
         let fits = |column: &&Column| types.is_empty() || types.contains(&column.sql_type.as_str());
-        let named = |name: &&str| {
-            let columns = self.columns.iter().filter(fits);
-            columns
-                .into_iter()
-                .find(|column| column.name.eq_ignore_ascii_case(name))
+        let called = |name: &&str| {
+            let mut columns = self.columns.iter().filter(fits);
+            columns.find(|column| column.name.eq_ignore_ascii_case(name))
         };
-        names.iter().find_map(named)
+        names.iter().find_map(called)
     }
 
     fn part(&mut self, part: &str, column: &Column) {

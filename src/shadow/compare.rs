@@ -205,6 +205,7 @@ fn from_byte(ours: &[u8], theirs: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps, reason = "as the fields have it")]
     fn bytes(text: &str) -> Option<Vec<u8>> {
         Some(text.as_bytes().to_vec())
     }

@@ -8,6 +8,7 @@ mod common;
 mod check;
 mod dead;
 mod grants;
+mod inspect;
 mod instances;
 mod lab;
 mod look;
