@@ -10,8 +10,8 @@
 //! locked`. A lane is worked on by one claim at a time, anywhere, so no other replica can send a later
 //! event of the key meanwhile. Each row becomes an [`event`], its message ready to be sent.
 //!
-//! It **publishes** ([`sink`]): made CloudEvents first if so set ([`cloudevents`]), the batch goes to Kafka or RabbitMQ, which answers for each message
-//! with an outcome: confirmed, refused, or no answer.
+//! It **publishes** ([`sink`]): made CloudEvents first if so set ([`cloudevents`]), the batch goes to Kafka or
+//! RabbitMQ, which answers for each message with an outcome: confirmed, refused, or no answer.
 //!
 //! It **settles**: [`settlement`] decides, purely, what follows from the outcomes: which rows are
 //! published (each key's run before its first failure), which event is charged with a failure and when
@@ -30,7 +30,8 @@
 //! main → cli → relay → { outbox, sink, settlement, retry, breaker, metrics }      outbox, sink → event
 //! ```
 //!
-//! [`shadow`] rehearses: it compares what another relay sends with what would be sent here.
+//! The table may be anybody's: a [`mapping`] says what its columns mean, and `outbox::table` makes of that the
+//! SQL expressions that all statements are built from. [`shadow`] rehearses: it compares what another relay sends with what would be sent here.
 //!
 //! Every SQL statement lives in `outbox`, which knows no broker; a sink knows no database. Design
 //! notes stand at the head of the module they are about: the claim's in `outbox::claim`, floors in

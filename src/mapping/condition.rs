@@ -20,6 +20,8 @@ enum Token {
     Plain(String),
 }
 
+/// Texts that a timestamp would take for a time that changes.
+const TIMES: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
 const WORDS: [&str; 12] = [
     "and", "or", "not", "is", "null", "true", "false", "in", "like", "between", "distinct", "from",
 ];
@@ -43,6 +45,9 @@ impl Condition {
                     return Err(format!(
                         "{name}(…) is a function: columns are compared with constants only"
                     ));
+                }
+                Token::Text(text) if is_a_time(text) => {
+                    return Err(format!("'{text}' changes with time"));
                 }
                 Token::Plain(word) if word == "(" => open += 1,
                 Token::Plain(word) if word == ")" => open -= 1,
@@ -79,6 +84,11 @@ impl Condition {
         });
         words.collect::<Vec<_>>().join(" ")
     }
+}
+
+fn is_a_time(text: &str) -> bool {
+    let first = text.split_whitespace().next().unwrap_or_default();
+    TIMES.iter().any(|time| first.eq_ignore_ascii_case(time))
 }
 
 /// The first token, and what comes after it.
@@ -186,6 +196,7 @@ mod tests {
             ("a::text = 'b'", "`:`"),
             ("a = 1e5", "letter"),
             ("\"\" = 1", "names no column"),
+            ("a < ' Today 12:00'", "changes with time"),
         ] {
             let error = sql(text).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");

@@ -15,10 +15,13 @@ use crate::{mapping::Mapping, template::quote_literal};
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) sql_type: String,
+    /// The type with its length and the like.
+    pub(super) full_type: String,
     pub(super) is_not_null: bool,
     /// No two rows have the same.
     pub(super) is_unique: bool,
-    /// The INSERT draws it from a sequence, one by one.
+    /// Each INSERT draws it from a sequence, one by one, and cannot do otherwise. (Where it only may, an
+    /// application may have drawn it long before.)
     pub(super) is_drawn: bool,
 }
 
@@ -27,6 +30,8 @@ pub(super) struct Column {
 pub(super) struct Found {
     pub(super) oid: u32,
     pub(super) stamp: String,
+    /// Other tables inherit from it: their rows are its own, and their ids may be the same.
+    pub(super) has_heirs: bool,
     pub(super) columns: Vec<Column>,
 }
 
@@ -55,11 +60,11 @@ impl Found {
             "select c.oid::bigint, coalesce({stamp}, ''), a.attname::text, format_type(a.atttypid, null), a.attnotnull,
                     exists (select from pg_index i where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
                        and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum),
-                    exists (select from pg_sequence s where s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle and s.seqrelid in (
-                      select d.objid from pg_depend d where d.classid = 'pg_class'::regclass and d.deptype = 'i'
-                         and d.refobjid = c.oid and d.refobjsubid = a.attnum
-                      union all select d.refobjid from pg_attrdef f join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
-                       where f.adrelid = c.oid and f.adnum = a.attnum and d.refclassid = 'pg_class'::regclass))
+                    a.attidentity = 'a' and c.relkind = 'r' and exists (select from pg_sequence s where s.seqmin >= 1 and s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle
+                       and s.seqrelid in (select d.objid from pg_depend d where d.classid = 'pg_class'::regclass and d.deptype = 'i'
+                         and d.refobjid = c.oid and d.refobjsubid = a.attnum)),
+                    format_type(a.atttypid, a.atttypmod),
+                    exists (select from pg_inherits i where i.inhparent = c.oid and c.relkind = 'r')
                from pg_class c
                left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
               where c.oid = {oid} order by a.attnum",
@@ -83,6 +88,7 @@ impl Found {
             oid: u32::try_from(oid)
                 .map_err(|_| DbError::table(format!("oid {oid} is out of range")))?,
             stamp: get(first, 1)?,
+            has_heirs: get(first, 8)?,
             columns: rows.iter().filter_map(column).collect::<Result<_, _>>()?,
         })
     }
@@ -142,6 +148,7 @@ fn column(row: &PgRow) -> Option<Result<Column, DbError>> {
         Ok(Column {
             name,
             sql_type: get(row, 3)?,
+            full_type: get(row, 7)?,
             is_not_null: get(row, 4)?,
             is_unique: get(row, 5)?,
             is_drawn: get(row, 6)?,

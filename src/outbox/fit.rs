@@ -18,6 +18,9 @@ use crate::{
     template::quote_literal,
 };
 
+/// Whenever an event is published, it is between these.
+const TIMES: [&str; 2] = ["2000-01-01 00:00:00", "9999-12-31 00:00:00"];
+
 /// Why a mapping does not fit, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Misfit {
@@ -54,6 +57,7 @@ impl Outbox {
             return Ok(fitting.misfits);
         }
         fitting.id();
+        fitting.heirs();
         if self.ordering == Ordering::Key {
             fitting.order();
         }
@@ -122,9 +126,29 @@ impl Fitting<'_> {
         }
     }
 
-    /// Whether there is an order at all.
+    fn heirs(&mut self) {
+        if self.found.has_heirs {
+            let names = &self.table.names;
+            self.add(
+                format!("other tables inherit from {}: a row of theirs may have the id of another, and be marked with it", names.display()),
+                "map each table by itself, or use a partitioned one",
+            );
+        }
+    }
+
+    /// Whether there is an order at all, for each row.
     fn order(&mut self) {
-        if self.mapping.key.is_none() || order_column(self.found, self.mapping).is_some() {
+        if self.mapping.key.is_none() {
+            return;
+        }
+        if let Some(by) = order_column(self.found, self.mapping) {
+            if !by.is_not_null {
+                let column = quote_identifier(&by.name);
+                self.add(
+                    format!("{}column {} may be NULL: such events would have no order", self.mapping.place("order"), by.name),
+                    format!("alter table {} alter column {column} set not null; or, if no order is needed, run with --ordering none", self.table.names.outbox()),
+                );
+            }
             return;
         }
         let (names, outbox) = (&self.table.names, self.table.names.outbox());
@@ -210,12 +234,12 @@ impl Fitting<'_> {
     }
 
     /// What a set column is afterwards, as SQL of its type.
-    fn value(column: &Column, setting: &Setting) -> String {
+    fn value(column: &Column, setting: &Setting, now: &str) -> String {
         let value = match setting {
-            Setting::Now => "2000-01-01 00:00:00",
+            Setting::Now => now,
             Setting::Constant(text) => text,
         };
-        format!("{}::{}", quote_literal(value), column.sql_type)
+        format!("{}::{}", quote_literal(value), column.full_type)
     }
 
     async fn ends_pending(
@@ -226,16 +250,21 @@ impl Fitting<'_> {
         let Some(condition) = &self.mapping.pending else {
             return Ok(false);
         };
-        let sql = condition.to_sql(|name| {
-            let set = settings.iter().find(|(column, _)| column == name);
-            match (set, self.found.column(name)) {
-                (Some((_, setting)), Some(column)) => Self::value(column, setting),
-                _ => of_row(name),
+        for now in TIMES {
+            let sql = condition.to_sql(|name| {
+                let set = settings.iter().find(|(column, _)| column == name);
+                match (set, self.found.column(name)) {
+                    (Some((_, setting)), Some(column)) => Self::value(column, setting, now),
+                    _ => of_row(name),
+                }
+            });
+            let sql = format!("select from {} o where {sql}", self.table.names.outbox());
+            let plan = plan(session, &sql).await?;
+            if !plan.is_ok_and(|plan| plan.contains("One-Time Filter: false")) {
+                return Ok(false);
             }
-        });
-        let sql = format!("select from {} o where {sql}", self.table.names.outbox());
-        let plan = plan(session, &sql).await?;
-        Ok(plan.is_ok_and(|plan| plan.contains("One-Time Filter: false")))
+        }
+        Ok(true)
     }
 
     /// Constraints over set columns alone that what they are set to would break.
@@ -255,7 +284,7 @@ impl Fitting<'_> {
             let column = self.found.column(name)?;
             Some(format!(
                 "{} as {}",
-                Self::value(column, setting),
+                Self::value(column, setting, TIMES[0]),
                 quote_identifier(name)
             ))
         });

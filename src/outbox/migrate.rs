@@ -339,8 +339,16 @@ impl Outbox {
         let index = table
             .pending_index(&self.mapping)
             .replace(" concurrently", "");
-        session.execute("migrate", statement(index)).await?;
-        Ok(Applied::Now)
+        let made = session.execute("migrate", statement(index)).await;
+        match made {
+            // Not immutable.
+            Err(error) if error.code().as_deref() == Some("42P17") => Err(DbError::table(format!(
+                "{}the text of one of its columns may change (that of an enum, or of a time, does): no index can be \
+                     made of it. Let `key` be of text, numbers or uuids: add a text column, or a generated one",
+                self.mapping.place("key")
+            ))),
+            made => made.map(|_| Applied::Now),
+        }
     }
 
     /// Of the name that ours would have.

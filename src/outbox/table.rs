@@ -52,7 +52,7 @@ impl PayloadType {
 /// What tells the order of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {
-    /// A unique number that the INSERT draws from a sequence. Floors ([`super::floors`]) rest on that.
+    /// A unique number that each INSERT draws from a sequence. Floors ([`super::floors`]) rest on that.
     Numbered(String),
     /// These columns, with their types; the last is the id. Anything may come to be visible below what
     /// has been seen: there are no floors.
@@ -139,7 +139,7 @@ impl Table {
             pending: pending(mapping, of_row),
             lane: lane(mapping, of_row),
             key: value(&mapping.key).unwrap_or_else(|| "null::text".into()),
-            event_id: value(&mapping.event_id).unwrap_or_else(|| format!("{id_column}::text")),
+            event_id: event_id(&found, mapping),
             destination: destination(mapping),
             event_type: value(&mapping.event_type).unwrap_or_else(|| "null::text".into()),
             headers: headers(mapping),
@@ -198,7 +198,7 @@ impl Table {
             Order::Numbered(column) => format!("{column}::bigint"),
             Order::Ranked(columns) => match columns.first() {
                 Some((column, sql_type)) if sql_type.starts_with("timestamp") => format!(
-                    "case when isfinite({column}) then (extract(epoch from {column}) * 1000000)::bigint else 0 end"
+                    "case when isfinite({column}) then (least(extract(epoch from {column}), 9e12) * 1000000)::bigint else 0 end"
                 ),
                 Some((column, sql_type)) if is_integer(sql_type) => format!("{column}::bigint"),
                 // None is: all lanes have their turn.
@@ -272,7 +272,7 @@ fn order(found: &Found, mapping: &Mapping) -> Order {
     let columns = by.into_iter().chain(id);
     Order::Ranked(
         columns
-            .map(|column| (of_row(&column.name), column.sql_type.clone()))
+            .map(|column| (of_row(&column.name), column.full_type.clone()))
             .collect(),
     )
 }
@@ -291,6 +291,20 @@ fn pending(mapping: &Mapping, column: impl Fn(&str) -> String) -> String {
     condition.map_or("true".into(), |condition| {
         format!("({})", condition.to_sql(column))
     })
+}
+
+/// Where the value is NULL it is the id: every event has one.
+fn event_id(found: &Found, mapping: &Mapping) -> String {
+    let id = format!("{}::text", of_row(&mapping.id));
+    let Some(value) = &mapping.event_id else {
+        return id;
+    };
+    let may_be_null = |name: &str| found.column(name).is_none_or(|column| !column.is_not_null);
+    let sql = value.to_sql(of_row);
+    if mapping.is_own() || !value.columns().any(may_be_null) {
+        return sql;
+    }
+    format!("coalesce({sql}, {id})")
 }
 
 fn destination(mapping: &Mapping) -> String {

@@ -53,6 +53,7 @@ impl Outbox {
                 table.pending_index(&self.mapping)
             );
         }
+        self.verify_id_types(session, table).await?;
         for (table, columns) in self.own_tables() {
             let missing = missing_columns(session, &table, columns).await?;
             match missing.as_deref() {
@@ -71,6 +72,24 @@ impl Outbox {
             }
         }
         Ok(())
+    }
+
+    /// The relay's own tables speak of rows by ids of the outbox's type.
+    async fn verify_id_types(&self, session: &mut Session, table: &Table) -> Result<(), DbError> {
+        let sql = "select format_type(atttypid, null) from pg_attribute where attrelid = to_regclass($1) and attname = 'id'";
+        let failures = self.names.failures();
+        let query = statement(sql).bind(&failures);
+        let rows = session.fetch("verify", query).await?;
+        let found = rows.first().map(|row| get::<String>(row, 0)).transpose()?;
+        let wanted = table.id.sql_type();
+        if found.is_none() || found.as_deref() == Some(wanted) {
+            return Ok(());
+        }
+        let instances = self.names.instances();
+        Err(DbError::table(format!(
+            "{failures} was made for ids of another type than {wanted}: stop the relays, drop it and {instances}, \
+             then migrate again (what failed is forgotten, and tried anew)"
+        )))
     }
 
     /// The relay's own tables, quoted, and what it uses of them.

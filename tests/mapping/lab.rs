@@ -39,6 +39,8 @@ pub enum By {
     Number,
     /// A text tells rows apart and orders them.
     Text,
+    /// A uuid tells rows apart, a text of a fixed length orders them.
+    Characters,
     /// An integer that the application gives out does both.
     Given,
 }
@@ -65,6 +67,10 @@ impl Foreign {
                 "order = \"seq\"",
             ),
             By::Text => ("ref varchar(60) primary key", "order = \"ref\""),
+            By::Characters => (
+                "ref uuid primary key default gen_random_uuid(), ulid char(26) not null",
+                "order = \"ulid\"",
+            ),
             By::Given => ("ref integer primary key", ""),
         };
         database
@@ -92,7 +98,8 @@ impl Foreign {
             By::Time => ("at, ", format!("{BASE} + n * interval '1 ms', ")),
             By::Number => ("", String::new()),
             // Whatever quotes might be lost.
-            By::Text => ("ref, ", r#"lpad(n::text, 8, '0') || E' \'",{}\\', "#.into()),
+            By::Text => ("ref, ", r#"lpad(n::text, 8, '0') || E' \'",{columns}\\', "#.into()),
+            By::Characters => ("ulid, ", "'01' || lpad(n::text, 24, '0'), ".into()),
             By::Given => ("ref, ", "n, ".into()),
         };
         format!(

@@ -97,6 +97,17 @@ async fn a_row_that_a_stranger_holds_is_not_overtaken_where_a_number_orders(kind
     pass_a_stranger(kind, By::Number).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_a_stranger_holds_is_not_overtaken_where_hostile_texts_order() {
+    pass_a_stranger(Kind::Kafka, By::Text).await;
+}
+
+/// A text of a fixed length is ordered by all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_empty_a_table_ordered_by_characters() {
+    empty_by_replicas(Kind::Kafka, By::Characters).await;
+}
+
 async fn a_failed_event_holds_back_its_key_where_time_orders(kind: Kind) {
     let (broker, foreign) = (Broker::shared(kind), Foreign::new(By::Time).await);
     let topic = broker.destination().await;

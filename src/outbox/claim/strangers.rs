@@ -26,7 +26,7 @@ impl Outbox {
         let range = range_sql(claim, &link.table, exclude.then_some(&want.paused[..]));
         let counted = link
             .session
-            .batch("claim", range.replace("{columns}", "count(*)"))
+            .batch("claim", format!("select count(*) {range}"))
             .await?;
         let seen: i64 = counted.first().map_or(Ok(0), |row| get(row, 0))?;
         let fresh = claim.events.iter().filter(|event| event.attempts.is_none());
@@ -44,11 +44,11 @@ impl Outbox {
                 Order::Ranked(_) => "0::bigint".into(),
             }
         );
-        let in_order = format!("{range} order by {}", link.table.order_by());
-        let rows = link
-            .session
-            .fetch("claim", statement(in_order.replace("{columns}", &columns)))
-            .await?;
+        let sql = format!(
+            "select {columns} {range} order by {}",
+            link.table.order_by()
+        );
+        let rows = link.session.fetch("claim", statement(sql)).await?;
         let ids: HashSet<&RowId> = claim.events.iter().map(|event| &event.id).collect();
         let (mut stopped, mut behind) = (HashSet::new(), HashSet::new());
         let mut skipped = Vec::new();
@@ -77,7 +77,7 @@ impl Outbox {
     }
 }
 
-/// A plain read of exactly the ranges that the claim accounts for; `{columns}` is left open.
+/// The FROM of a plain read of exactly the ranges that the claim accounts for.
 fn range_sql(claim: &Claim, table: &Table, paused: Option<&[String]>) -> String {
     let last = |lane: &Lane| lane.accounted(claim.horizon);
     let read: Vec<&Lane> = match table.order {
@@ -103,7 +103,7 @@ fn range_sql(claim: &Claim, table: &Table, paused: Option<&[String]>) -> String 
         }
     };
     format!(
-        "select {{columns}} from unnest({lanes}, {floors}, {reached}) u(lane, floor, last{ids})
+        "from unnest({lanes}, {floors}, {reached}) u(lane, floor, last{ids})
            join {outbox} o on {pending} and {lane} = u.lane and {within}{excluded}",
         lanes = array(read.iter().map(|lane| lane.number as i64)),
         floors = array(read.iter().map(|lane| lane.mark.floor)),

@@ -6,8 +6,9 @@ use super::Inspection;
 use crate::outbox::{
     DbError, Ordering, Table,
     catalog::Found,
+    quote_identifier,
     session::statement,
-    table::{get, order_column},
+    table::{get, is_integer, order_column},
     verify::missing_columns,
 };
 
@@ -157,11 +158,26 @@ impl Inspection<'_> {
         if !table.is_ranked() {
             self.ok(
                 "order",
-                format!("by {}, which the INSERT draws from a sequence", by.name),
+                format!("by {}, which each INSERT draws from a sequence", by.name),
             );
             return;
         }
         let place = mapping.place("order");
+        let outbox = self.outbox.names().outbox();
+        let remedy = if is_integer(&by.sql_type) {
+            format!(
+                "if it is the INSERT that draws {}, let nobody else: alter table {outbox} alter column {} set generated always \
+                 (a serial column: drop its default first, and add generated always as identity with a start above its greatest)",
+                by.name,
+                quote_identifier(&by.name)
+            )
+        } else {
+            format!(
+                "let writers of one key take turns (lock its row first) with a {} drawn after that; \
+                 or add a column that is drawn: alter table {outbox} add column outbox_order bigint generated always as identity unique",
+                by.name
+            )
+        };
         self.warn(
             "order",
             format!(
@@ -169,27 +185,8 @@ impl Inspection<'_> {
                  {}, comes after those that are out already, and equal ones come by id",
                 by.name, by.name
             ),
-            format!(
-                "let writers of one key take turns (lock its row first) with a {} drawn after that; \
-                 or add a column that is drawn: alter table {} add column outbox_order bigint generated always as identity unique",
-                by.name,
-                self.outbox.names().outbox()
-            ),
+            remedy,
         );
-        if !by.is_not_null {
-            self.warn(
-                "order",
-                format!(
-                    "{place}column {} may be NULL: such events come last",
-                    by.name
-                ),
-                format!(
-                    "alter table {} alter column {} set not null",
-                    self.outbox.names().outbox(),
-                    by.name
-                ),
-            );
-        }
     }
 
     /// The relay's own tables, and who else is at work.
