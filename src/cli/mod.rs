@@ -4,10 +4,12 @@ mod check;
 mod completions;
 mod dead;
 pub mod environment;
+mod inspect;
 mod logs;
 mod migrate;
 mod output;
 mod peek;
+mod preset;
 mod prune;
 mod relay_args;
 mod run;
@@ -66,6 +68,8 @@ pub enum Command {
     Drain(Box<relay_args::RelayArgs>),
     Migrate(migrate::MigrateArgs),
     Check(Box<check::CheckArgs>),
+    Inspect(Box<inspect::InspectArgs>),
+    Preset(preset::PresetArgs),
     Status(status::StatusArgs),
     Peek(Box<peek::PeekArgs>),
     Dead(Box<dead::DeadArgs>),
@@ -81,6 +85,8 @@ impl Cli {
             Command::Drain(args) => return run::drain(*args).await,
             Command::Migrate(args) => args.run().await,
             Command::Check(args) => args.run().await,
+            Command::Inspect(args) => Box::pin(args.run()).await,
+            Command::Preset(args) => args.run(),
             Command::Status(args) => args.run().await,
             Command::Peek(args) => args.run().await,
             Command::Dead(args) => args.run().await,

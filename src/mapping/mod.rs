@@ -5,12 +5,15 @@
 mod condition;
 mod file;
 mod preset;
+pub mod propose;
+mod types;
 
 use std::collections::BTreeMap;
 
 pub use condition::Condition;
 pub use file::parse;
 pub use preset::{PRESETS, Preset};
+pub use types::types;
 
 use crate::template::Template;
 

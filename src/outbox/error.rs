@@ -91,6 +91,15 @@ impl DbError {
         }
     }
 
+    /// Whether it answers the question, and others may be asked.
+    pub(super) fn is_answer(&self) -> bool {
+        match &self.cause {
+            Cause::Sql(_) => self.said().is_some() && !self.is_unreachable(),
+            Cause::Table(_) | Cause::Privilege(_) => true,
+            Cause::Settings(_) | Cause::Deadline(_) => false,
+        }
+    }
+
     /// Whether the tables are not as they must be: wrong at start (exit 78), waited out later.
     pub fn is_schema(&self) -> bool {
         matches!(self.cause, Cause::Table(_))

@@ -24,6 +24,7 @@ mod sample;
 mod scene;
 mod session;
 mod settle;
+pub mod survey;
 mod table;
 pub mod url;
 mod verify;
