@@ -30,6 +30,8 @@
 //! main → cli → relay → { outbox, sink, settlement, retry, breaker, metrics }      outbox, sink → event
 //! ```
 //!
+//! [`shadow`] rehearses: it compares what another relay sends with what would be sent here.
+//!
 //! Every SQL statement lives in `outbox`, which knows no broker; a sink knows no database. Design
 //! notes stand at the head of the module they are about: the claim's in `outbox::claim`, floors in
 //! `outbox::floors`, connections in `outbox::session`, workers in `relay::worker`, each sink's in its own.
@@ -50,5 +52,6 @@ pub mod relay;
 pub mod retry;
 pub mod settings;
 pub mod settlement;
+pub mod shadow;
 pub mod sink;
 pub mod template;

@@ -13,6 +13,7 @@ mod preset;
 mod prune;
 mod relay_args;
 mod run;
+mod shadow;
 mod status;
 
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ pub mod exit {
   outboxd migrate                                  make the tables
   outboxd check --kafka-brokers localhost:9092     what is missing, and how to mend it
   outboxd run --kafka-brokers localhost:9092       relay
+An outbox of another system's, or of your own:
+  outboxd inspect                                  whose it is, and what it takes to relay it
 `outboxd COMMAND --help` says more about each."
 )]
 pub struct Cli {
@@ -72,6 +75,7 @@ pub enum Command {
     Preset(preset::PresetArgs),
     Status(status::StatusArgs),
     Peek(Box<peek::PeekArgs>),
+    Shadow(Box<shadow::ShadowArgs>),
     Dead(Box<dead::DeadArgs>),
     Prune(prune::PruneArgs),
     Completions(completions::CompletionsArgs),
@@ -89,6 +93,7 @@ impl Cli {
             Command::Preset(args) => args.run(),
             Command::Status(args) => args.run().await,
             Command::Peek(args) => args.run().await,
+            Command::Shadow(args) => Box::pin(args.run()).await,
             Command::Dead(args) => args.run().await,
             Command::Prune(args) => args.run().await,
             Command::Completions(args) => args.run(),

@@ -34,6 +34,15 @@ pub fn table<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
+/// A word of a command line, in quotes where a shell would make more of it.
+pub fn word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "._-/:".contains(c);
+    if text.chars().all(plain) {
+        return text.into();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Text from a row, without what could steer a terminal.
 pub fn printable(text: &str) -> String {
     let escape = |c: char| {

@@ -138,7 +138,7 @@ fn finish(ended: Result<(), RunError>) -> ExitCode {
 
 /// Cancelled at the first SIGTERM or SIGINT; the second ends the process at once. (A process that is
 /// PID 1 of a container ignores both unless it asks for them.)
-fn stop_on_signals() -> CancellationToken {
+pub(super) fn stop_on_signals() -> CancellationToken {
     use tokio::signal::unix::{SignalKind, signal};
     let stop = CancellationToken::new();
     let stopping = stop.clone();

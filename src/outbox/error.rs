@@ -121,6 +121,16 @@ impl DbError {
         self.code().as_deref() == Some("55P03")
     }
 
+    /// Whether a statement took longer than it may.
+    pub fn is_statement_timeout(&self) -> bool {
+        self.code().as_deref() == Some("57014") || matches!(self.cause, Cause::Deadline(_))
+    }
+
+    /// Whether the server gave up waiting for a lock, or for the end of the statement.
+    pub(super) fn is_impatience(&self) -> bool {
+        self.is_lock_timeout() || self.code().as_deref() == Some("57014")
+    }
+
     /// Whether the answer to the whole of the outage may be to wait for a server to come back.
     pub fn is_unreachable(&self) -> bool {
         match &self.cause {

@@ -139,6 +139,17 @@ fn quoted(roles: &[String]) -> String {
 }
 
 impl Outbox {
+    /// The GRANTs that a relay's role needs.
+    pub fn grants(&self, role: &str) -> String {
+        let needs = Need::ALL
+            .into_iter()
+            .filter(|need| need.is_needed(&self.mapping) && !matches!(need, Need::Clean(_)));
+        let role = quote_identifier(role);
+        let grants =
+            needs.map(|need| format!("{} to {role};", need.grant(&self.names, &self.mapping)));
+        grants.collect::<Vec<_>>().join("\n")
+    }
+
     /// A query: which privileges of a need a role lacks; `role` is an SQL expression. A table that is not
     /// there lacks none.
     pub(super) fn lacking(&self, need: Need, role: &str) -> String {

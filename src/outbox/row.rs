@@ -57,8 +57,13 @@ pub(super) fn sized(from: &str) -> String {
 /// As [`sized`], as many rows as fit into `bytes`, the first in any case. A payload above `most` bytes is
 /// left where it is. (Both are SQL.)
 pub(super) fn sized_within(from: &str, bytes: &str, most: &str) -> String {
+    sized_within_and(from, bytes, most, "")
+}
+
+/// The same with further columns at the end: `, name`.
+pub(super) fn sized_within_and(from: &str, bytes: &str, most: &str, further: &str) -> String {
     format!(
-        "select id, lane, event_id, destination, key, event_type, case when size <= {most} then payload end, headers, created_at, place, size \
+        "select id, lane, event_id, destination, key, event_type, case when size <= {most} then payload end, headers, created_at, place, size{further} \
            from (select o.*, {SIZE} as size, sum({SIZE}) over (rows unbounded preceding) as total from {from}) o where total - size < {bytes}"
     )
 }

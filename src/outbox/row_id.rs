@@ -39,6 +39,22 @@ impl IdType {
         }
     }
 
+    /// An id as a message has it; `None` where no row can have it.
+    pub(super) fn parse_any(self, text: &str) -> Option<RowId> {
+        let is_uuid = |text: &str| {
+            text.len() == 36
+                && text.char_indices().all(|(at, c)| match at {
+                    8 | 13 | 18 | 23 => c == '-',
+                    _ => c.is_ascii_hexdigit(),
+                })
+        };
+        match self {
+            Self::Number => text.parse().ok().map(RowId::Number),
+            Self::Uuid => is_uuid(text).then(|| RowId::Text(text.into())),
+            Self::Text => (!text.contains('\0')).then(|| RowId::Text(text.into())),
+        }
+    }
+
     /// An id as its text has it.
     pub(super) fn parse(self, text: String) -> RowId {
         match (self, text.parse()) {

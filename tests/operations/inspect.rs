@@ -1,374 +1,181 @@
-//! `outboxd inspect`: outbox tables are found, and what is proposed works.
-
-use serde_json::Value;
+//! `outboxd inspect` and `outboxd preset`.
 
 use crate::{
     common::{database::Database, unique},
     lab::outboxd,
-    privileges::Role,
 };
 
-const DEBEZIUM: &str = include_str!("../presets/tables/debezium.sql");
-const HOME_MADE: &str = "create table events_to_send (id bigserial primary key, status text not null default 'NEW', topic text not null,
-     aggregate_id text, body text, created_at timestamptz not null default now())";
+const DEBEZIUM: &str = "create table outboxevent (id uuid primary key default gen_random_uuid(), aggregatetype varchar(255) not null, \
+    aggregateid varchar(255) not null, type varchar(255) not null, payload jsonb); \
+    insert into outboxevent (aggregatetype, aggregateid, type, payload) values ('order', '42', 'OrderPlaced', '{\"total\": 42}')";
 
-async fn database(sql: &str) -> Database {
+/// The arguments of the command that a report says to go on with, to standard output instead of a broker.
+fn commanded(said: &str) -> Vec<String> {
+    let line = said
+        .lines()
+        .find(|line| line.contains("outboxd run "))
+        .unwrap();
+    let (command, _) = line.trim().split_once(" --kafka-brokers").unwrap();
+    let words = command.replacen("outboxd run", "drain", 1);
+    let words = words.split(' ').chain(["--sink", "stdout"]);
+    words
+        .map(|word| word.trim_matches('\'').to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_newcomer_relays_debeziums_table_by_two_commands() {
     let database = Database::empty().await;
-    database.execute(sql).await;
-    database
-}
-
-fn inspect(database: &Database, more: &[&str]) -> Value {
-    let arguments = [&["inspect", "--json"], more].concat();
-    outboxd(&database.url, &arguments).exits(0).json()
-}
-
-/// The one table that is found.
-fn found(database: &Database, more: &[&str]) -> Value {
-    let report = inspect(database, more);
-    let tables = report["tables"].as_array().unwrap();
-    assert_eq!(tables.len(), 1, "{report:#}");
-    tables[0].clone()
-}
-
-fn doubts(table: &Value) -> String {
-    let doubts = table["doubts"].as_array().unwrap().iter();
-    let doubts = doubts.map(|doubt| format!("{} -> {}", doubt["what"], doubt["remedy"]));
-    doubts.collect::<Vec<_>>().join("\n")
-}
-
-/// A file that is not there.
-fn file() -> String {
-    let name = std::env::temp_dir().join(unique("outboxd-inspect"));
-    name.to_str().unwrap().to_owned()
-}
-
-#[tokio::test]
-async fn debeziums_table_gets_its_preset_an_order_the_next_command_and_samples() {
-    let database = database(DEBEZIUM).await;
-    database
-        .execute("insert into outboxevent select gen_random_uuid(), 'orders', 'a', 'Placed', to_jsonb(n) from generate_series(1, 12) n")
-        .await;
-    let table = found(&database, &[]);
-    assert_eq!(
-        (&table["table"], &table["certainty"], &table["preset"]),
-        (
-            &"public.outboxevent".into(),
-            &"certain".into(),
-            &"debezium".into()
-        )
-    );
-    assert_eq!(table["pending"]["rows"], 12, "{table:#}");
-    assert_eq!(table["samples"].as_array().unwrap().len(), 10);
-    assert_eq!(table["samples"][0]["destination"], "outbox.event.orders");
-    assert_eq!(
-        table["commands"][0],
-        "outboxd run --migrate --preset debezium --table public.outboxevent --kafka-brokers localhost:9092"
-    );
-    assert!(doubts(&table).contains("outbox_order"), "{table:#}");
-    let statement = table["statements"][0].as_str().unwrap();
-    assert!(
-        statement.contains("add column \"outbox_order\""),
-        "{statement}"
-    );
-    database.execute(statement).await;
-    let table = found(&database, &["--samples", "3"]);
-    assert!(!doubts(&table).contains("outbox_order"), "{table:#}");
-    let payloads = table["samples"].as_array().unwrap().iter();
-    let payloads: Vec<_> = payloads.map(|it| it["payload"].as_i64().unwrap()).collect();
-    assert_eq!(payloads, [1, 2, 3], "now there is an order");
-    let index = table["statements"][0].as_str().unwrap();
-    assert!(index.starts_with("create index concurrently"), "{index}");
-    database.execute(index).await;
-    assert_eq!(found(&database, &[])["statements"], serde_json::json!([]));
-    let text = outboxd(&database.url, &["inspect"]).exits(0).stdout;
-    assert!(
-        text.starts_with("public.outboxevent: certain, preset debezium"),
-        "{text}"
-    );
-    assert!(
-        text.contains("\n    outboxd run --migrate --preset debezium"),
-        "{text}"
-    );
-}
-
-#[tokio::test]
-async fn every_presets_table_is_known_for_what_it_is() {
-    let folder = format!("{}/tests/presets/tables", env!("CARGO_MANIFEST_DIR"));
-    let mut files = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let preset = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let database = database(&std::fs::read_to_string(&path).unwrap()).await;
-        let table = found(&database, &[]);
-        assert_eq!(table["preset"], *preset, "{table:#}");
-        assert_ne!(table["certainty"], "maybe", "{table:#}");
-        files += 1;
+    database.execute(DEBEZIUM).await;
+    let said = outboxd(&database.url, &["inspect"]).exits(0).stdout;
+    for part in [
+        "public.outboxevent: preset debezium (certain); 1 events wait",
+        "add column \"outbox_order\" bigint generated always as identity unique",
+        "create index concurrently \"outboxevent_pending\"",
+        "grant delete on \"public\".\"outboxevent\" to \"outboxd\"",
+        "\"destination\":\"outbox.event.order\",\"key\":\"42\",\"type\":\"OrderPlaced\"",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
     }
-    assert!(files > 20);
+    let command = commanded(&said);
+    assert!(command.join(" ").contains("--ordering none"), "{command:?}");
+    let command: Vec<_> = command.iter().map(String::as_str).collect();
+    let sent = outboxd(&database.url, &command).exits(0).stdout;
+    assert!(sent.contains("\"payload\":{\"total\": 42}"), "{sent}");
+    assert_eq!(database.number("select count(*) from outboxevent").await, 0);
 }
 
 #[tokio::test]
-async fn what_is_written_for_a_home_made_table_migrates_and_checks() {
-    let database = database(HOME_MADE).await;
+async fn with_the_column_that_is_advised_the_order_is_kept() {
+    let database = Database::empty().await;
+    database.execute(DEBEZIUM).await;
+    let said = outboxd(&database.url, &["inspect"]).exits(0).stdout;
+    let add = said
+        .lines()
+        .find_map(|line| line.split_once("add it: "))
+        .unwrap()
+        .1;
+    database.execute(add.split_once(';').unwrap().0).await;
+    let said = outboxd(&database.url, &["inspect"]).exits(0).stdout;
+    assert!(!said.contains("--ordering none"), "{said}");
+    let command = commanded(&said);
+    let command: Vec<_> = command.iter().map(String::as_str).collect();
+    outboxd(&database.url, &command).exits(0);
+    outboxd(&database.url, &["check", "--preset", "debezium"]).exits(0);
+}
+
+#[tokio::test]
+async fn a_table_of_ones_own_is_given_a_mapping_to_go_on_from() {
+    let database = Database::empty().await;
     database
-        .execute("insert into events_to_send (topic, aggregate_id, body, status) values ('orders', 'a', 'one', 'DONE'), ('orders', 'a', 'two', 'NEW')")
+        .execute(
+            "create schema \"My Schema\"; create table \"My Schema\".\"out'box; \"\"x\" (\"Id\" bigint generated always as identity primary key, \
+             topic text, \"key\" text, body text, published_at timestamptz, created_at timestamptz default now()); \
+             insert into \"My Schema\".\"out'box; \"\"x\" (topic, key, body) values ('orders', 'k', 'hello'); \
+             create table users (id bigserial primary key, name text, status text)",
+        )
         .await;
-    let file = file();
-    let table = found(&database, &["--write", &file]);
-    assert_eq!(
-        (&table["proposal"], &table["certainty"]),
-        (&"mapping".into(), &"maybe".into())
+    let file = std::env::temp_dir().join(unique("outboxd-proposal"));
+    let path = file.to_str().unwrap();
+    let said = outboxd(&database.url, &["inspect", "--write", path])
+        .exits(0)
+        .stdout;
+    assert!(said.contains("a mapping of its own"), "{said}");
+    assert!(!said.contains("users"), "{said}");
+    outboxd(&database.url, &["migrate", "--mapping", path]).exits(0);
+    outboxd(&database.url, &["check", "--mapping", path]).exits(0);
+    let sent = outboxd(
+        &database.url,
+        &["drain", "--mapping", path, "--sink", "stdout"],
     );
-    assert_eq!(
-        table["pending"]["rows"], 1,
-        "the values were looked at: {table:#}"
+    assert!(sent.exits(0).stdout.contains("\"payload\":\"hello\""));
+    let again = outboxd(&database.url, &["inspect", "--write", path]).exits(1);
+    assert!(again.stderr.contains("exists"), "{}", again.stderr);
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn what_speaks_against_a_table_is_told_with_the_remedy() {
+    let database = Database::empty().await;
+    database.execute(DEBEZIUM).await;
+    let role = unique("reader").replace('-', "_");
+    database
+        .execute(&format!(
+            "create role {role} login password 'r'; grant select on outboxevent to {role}; alter table outboxevent enable row level security; \
+             create function f() returns trigger language plpgsql as 'begin return null; end'; \
+             create trigger guard before delete on outboxevent for each row execute function f()"
+        ))
+        .await;
+    let (_, rest) = database.url.split_once('@').unwrap();
+    let url = format!("postgres://{role}:r@{rest}");
+    let said = outboxd(&url, &["inspect", "--samples", "0"])
+        .exits(0)
+        .stdout;
+    for part in [
+        "row security: policies of public.outboxevent apply",
+        "trigger guard fires",
+        "grant delete on",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    database
+        .execute(&format!("drop owned by {role}; drop role {role}"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_database_without_an_outbox_is_told_what_to_do() {
+    let database = Database::empty().await;
+    let nothing = outboxd(&database.url, &["inspect"]).exits(1).stderr;
+    assert!(nothing.contains("none of 0 tables"), "{nothing}");
+    database
+        .execute("create table users (id bigserial primary key, name text, body text)")
+        .await;
+    let nothing = outboxd(&database.url, &["inspect"]).exits(1).stderr;
+    assert!(
+        nothing.contains("none of 1 tables") && nothing.contains("outboxd migrate"),
+        "{nothing}"
     );
-    assert_eq!(table["samples"][0]["payload"], "two");
-    assert_eq!(
-        std::fs::read_to_string(&file).unwrap(),
-        table["mapping"].as_str().unwrap()
-    );
-    outboxd(&database.url, &["migrate", "--mapping", &file]).exits(0);
-    outboxd(&database.url, &["check", "--mapping", &file]).exits(0);
-    let peeked = outboxd(&database.url, &["peek", "--mapping", &file])
+}
+
+#[tokio::test]
+async fn outboxds_own_table_is_known_and_json_tells_all() {
+    let database = Database::new().await;
+    database.insert("orders", 12, 3).await;
+    let found = outboxd(&database.url, &["inspect", "--json"])
+        .exits(0)
+        .json();
+    let [own] = &found.as_array().unwrap()[..] else {
+        panic!("{found}")
+    };
+    assert_eq!(own["table"], "public.outbox");
+    assert_eq!(own["confidence"], "certain");
+    assert_eq!(own["pending_events"], 12);
+    assert_eq!(own["samples"].as_array().unwrap().len(), 10);
+    assert_eq!(own["findings"].as_array().unwrap().len(), 0, "{own}");
+}
+
+#[tokio::test]
+async fn presets_are_listed_and_shown() {
+    let list = outboxd("postgres://nowhere", &["preset", "list"])
         .exits(0)
         .stdout;
     assert!(
-        peeked.contains("two") && !peeked.contains("one"),
-        "{peeked}"
+        list.contains("go-outbox") && list.contains("debezium"),
+        "{list}"
     );
-    let refused = outboxd(&database.url, &["inspect", "--write", &file]).exits(1);
-    assert!(refused.stderr.contains(&file), "{}", refused.stderr);
-    std::fs::remove_file(&file).unwrap();
-}
-
-#[tokio::test]
-async fn outboxds_own_table_needs_no_mapping() {
-    let database = Database::new().await;
-    database.insert("orders", 3, 2).await;
-    let table = found(&database, &[]);
-    assert_eq!(
-        (&table["proposal"], &table["certainty"]),
-        (&"own".into(), &"certain".into())
-    );
-    assert_eq!(table["samples"].as_array().unwrap().len(), 3);
-    assert_eq!(
-        table["commands"][0],
-        "outboxd run --table public.outbox --kafka-brokers localhost:9092"
-    );
-    assert_eq!(table["doubts"], serde_json::json!([]), "{table:#}");
-    let file = file();
-    let refused = outboxd(&database.url, &["inspect", "--write", &file]).exits(1);
-    assert!(refused.stderr.contains("no mapping"), "{}", refused.stderr);
-    assert!(!std::path::Path::new(&file).exists());
-}
-
-#[tokio::test]
-async fn nothing_is_found_where_nothing_is() {
-    let database = Database::empty().await;
-    let nothing = outboxd(&database.url, &["inspect"]).exits(1);
-    assert!(
-        nothing.stderr.contains("outboxd migrate") && nothing.stderr.contains("--table"),
-        "{}",
-        nothing.stderr
-    );
-    outboxd(&database.url, &["inspect", "--table", "outbox"]).exits(78);
-    database
-        .execute("create table users (id bigserial primary key, email text, data jsonb, status text default 'active', created_at timestamptz)")
-        .await;
-    let report = outboxd(&database.url, &["inspect", "--json"])
-        .exits(1)
-        .json();
-    assert_eq!(report["tables"], serde_json::json!([]));
-    // Whoever insists is told what would be guessed.
-    let table = found(&database, &["--table", "users"]);
-    assert_eq!(table["certainty"], "maybe");
-    outboxd("postgres://127.0.0.1:1/none", &["inspect"]).exits(69);
-    outboxd(&database.url, &["inspect", "--preset", "debezium"]).exits(78);
-}
-
-#[tokio::test]
-async fn a_role_without_privileges_is_told_which_grant_it_lacks() {
-    let database = database(DEBEZIUM).await;
-    let role = Role::new(&database).await;
-    database
-        .execute("revoke all on schema public from public")
-        .await;
-    let report = outboxd(&role.url, &["inspect", "--json"]).exits(0).json();
-    let table = &report["tables"][0];
-    assert_eq!(table["preset"], "debezium");
-    let doubt = table["doubts"][0]["remedy"].as_str().unwrap();
-    assert!(
-        doubt.contains("grant select on \"public\".\"outboxevent\" to"),
-        "{doubt}"
-    );
-    database.execute(doubt).await;
-    let report = outboxd(&role.url, &["inspect", "--json"]).exits(0).json();
-    let doubts = doubts(&report["tables"][0]);
-    assert!(
-        !doubts.contains("may not read") && !doubts.contains("could not"),
-        "{doubts}"
-    );
-    role.remove(&database).await;
-}
-
-#[tokio::test]
-async fn doubts_tell_of_policies_triggers_partitions_and_what_may_be_lost() {
-    let database = database(
-        "create table outbox (id uuid, payload jsonb, topic text, aggregate_id text, sent_at timestamptz, created_at timestamptz) partition by hash (id);
-         create table outbox_0 partition of outbox for values with (modulus 1, remainder 0);
-         create function nothing() returns trigger language plpgsql as 'begin return new; end';
-         create trigger audit after update on outbox for each row execute function nothing();
-         insert into outbox select gen_random_uuid(), '{}', 'orders', 'a', null, now() from generate_series(1, 3);
-         alter table outbox enable row level security; alter table outbox force row level security",
-    )
-    .await;
-    let role = Role::new(&database).await;
-    role.grant(&database, "select on all tables in schema public")
-        .await;
-    database
-        .execute("create policy all_rows on outbox using (true)")
-        .await;
-    let report = outboxd(&role.url, &["inspect", "--json"]).exits(0).json();
-    assert_eq!(report["tables"].as_array().unwrap().len(), 1, "{report:#}");
-    let table = &report["tables"][0];
-    let doubts = doubts(table);
-    for part in [
-        "row security applies",
-        "trigger audit on update",
-        "partitioned",
-        "has no primary key",
-        "id may be NULL",
-        "created_at may be NULL",
-        "created_at is not drawn",
-        "have the same \\\"created_at\\\"",
-    ] {
-        assert!(doubts.contains(part), "{part}: {doubts}");
-    }
-    assert_eq!(
-        table["statements"][0],
-        "create unique index concurrently on \"public\".\"outbox\" (\"id\");"
-    );
-    role.remove(&database).await;
-}
-
-#[tokio::test]
-async fn a_table_that_is_always_empty_leaves_nothing_to_relay() {
-    let database = database(DEBEZIUM).await;
-    assert!(!doubts(&found(&database, &[])).contains("it is empty"));
-    database
-        .execute("insert into outboxevent values (gen_random_uuid(), 'a', 'b', 'c', '{}'); delete from outboxevent")
-        .await;
-    let doubts = doubts(&found(&database, &[]));
-    assert!(
-        doubts.contains("it is empty, though 1 rows were inserted"),
-        "{doubts}"
-    );
-}
-
-#[tokio::test]
-async fn hostile_names_are_names_and_nothing_else() {
-    let database = database(
-        r#"create schema "My; Schema";
-           create table "My; Schema"."Out""box'; drop table x" ("Id" bigint generated always as identity primary key,
-             "Pay""load; --" jsonb not null, "Topic" text not null, "Published At" timestamptz, "it's status" text);
-           insert into "My; Schema"."Out""box'; drop table x" ("Pay""load; --", "Topic") values ('{"a": 1}', 'orders');
-           create table "out.box" (id bigint primary key, payload jsonb, topic text)"#,
-    )
-    .await;
-    let file = file();
-    let report = inspect(
-        &database,
-        &[
-            "--table",
-            r#"My; Schema.Out"box'; drop table x"#,
-            "--write",
-            &file,
-        ],
-    );
-    assert_eq!(report["tables"].as_array().unwrap().len(), 1, "{report:#}");
-    let table = &report["tables"][0];
-    assert!(table["mapping"].is_string(), "{table:#}");
-    let guessed = std::fs::read_to_string(&file).unwrap();
-    assert!(
-        guessed.contains("Pay") && guessed.contains("Published At"),
-        "{guessed}"
-    );
-    assert_eq!(table["samples"][0]["payload"]["a"], 1, "{table:#}");
-    outboxd(&database.url, &["migrate", "--mapping", &file]).exits(0);
-    outboxd(&database.url, &["check", "--mapping", &file]).exits(0);
-    std::fs::remove_file(&file).unwrap();
-    // A name that --table cannot have is told of.
-    let report = inspect(&database, &[]);
-    assert_eq!(
-        report["passed_over"][0]["table"], "public.out.box",
-        "{report:#}"
-    );
-}
-
-#[tokio::test]
-async fn several_tables_come_in_the_order_of_certainty_and_one_is_written() {
-    let database = database(&format!("{DEBEZIUM}; {HOME_MADE}")).await;
-    let report = inspect(&database, &["--samples", "0"]);
-    let tables = report["tables"].as_array().unwrap().iter();
-    let names: Vec<_> = tables
-        .map(|table| table["table"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, ["public.outboxevent", "public.events_to_send"]);
-    let file = file();
-    let refused = outboxd(&database.url, &["inspect", "--write", &file]).exits(1);
-    assert!(refused.stderr.contains("--table"), "{}", refused.stderr);
-    outboxd(
-        &database.url,
-        &["inspect", "--table", "outboxevent", "--write", &file],
-    )
-    .exits(0);
-    let written = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(
-        written,
-        "preset = \"debezium\"\ntable = \"public.outboxevent\"\n"
-    );
-    std::fs::remove_file(&file).unwrap();
-}
-
-#[tokio::test]
-async fn inspecting_changes_nothing_waits_for_no_writer_and_works_through_pgbouncer() {
-    let database = database(HOME_MADE).await;
-    database
-        .execute("insert into events_to_send (topic, body) values ('orders', 'one')")
-        .await;
-    let rows = "select string_agg(concat(e, xmin, xmax), '') from events_to_send e";
-    let before = database.text(rows).await;
-    inspect(&database, &[]);
-    assert_eq!(database.text(rows).await, before);
-    let mut writer = database.connect().await;
-    for sql in [
-        "begin",
-        "lock table events_to_send in share row exclusive mode",
-        "update events_to_send set body = body",
-    ] {
-        sqlx::raw_sql(sql).execute(&mut writer).await.unwrap();
-    }
-    let through = outboxd(&database.through_pgbouncer(), &["inspect", "--json"])
+    let shown = outboxd("postgres://nowhere", &["preset", "show", "debezium"])
         .exits(0)
-        .json();
-    assert_eq!(through, inspect(&database, &[]));
-    sqlx::raw_sql("rollback")
-        .execute(&mut writer)
-        .await
-        .unwrap();
-    assert_eq!(through["tables"][0]["samples"].as_array().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn a_table_under_a_lock_of_ddl_is_a_doubt_and_not_waited_for() {
-    let database = database(DEBEZIUM).await;
-    let mut ddl = database.connect().await;
-    for sql in ["begin", "lock table outboxevent in access exclusive mode"] {
-        sqlx::raw_sql(sql).execute(&mut ddl).await.unwrap();
-    }
-    let table = found(&database, &[]);
-    assert_eq!(table["preset"], "debezium");
-    assert!(doubts(&table).contains("lock timeout"), "{table:#}");
+        .stdout;
+    assert!(
+        shown.contains("destination = \"outbox.event.{aggregatetype}\""),
+        "{shown}"
+    );
+    let unknown = outboxd("postgres://nowhere", &["preset", "show", "x"])
+        .exits(78)
+        .stderr;
+    assert!(
+        unknown.contains("there is no preset \"x\"; there are"),
+        "{unknown}"
+    );
 }

@@ -15,5 +15,6 @@ mod look;
 mod migrate;
 mod preset;
 mod privileges;
+mod proposals;
 mod prune;
 mod sample;

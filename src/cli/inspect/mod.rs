@@ -35,7 +35,7 @@ use crate::{
 Examples:
   outboxd inspect
   outboxd inspect --table sales.events           (one table, whatever it looks like)
-  outboxd inspect --samples 0 --json | jq -r '.tables[].table'
+  outboxd inspect --samples 0 --json | jq -r '.[].run'
   outboxd inspect --table sales.events --write outbox.toml && outboxd run --migrate --mapping outbox.toml …")]
 pub struct InspectArgs {
     /// Messages to show of each table; 0 for none
@@ -81,13 +81,17 @@ impl InspectArgs {
                 format!("there is no table {}", output::printable(&names.display())),
             ));
         }
+        for (table, why) in &found.passed_over {
+            let (table, why) = (output::printable(table), output::printable(why));
+            eprintln!("outboxd: {table} is passed over: {why}");
+        }
         if self.json {
             output::json(&report::json(&found))?;
-        } else {
+        } else if !found.tables.is_empty() {
             output::text(&report::text(&found))?;
         }
         if found.tables.is_empty() {
-            return Err(nothing(self.server.table.is_some()));
+            return Err(nothing(found.in_all));
         }
         match &self.write {
             Some(file) => write(file, &found),
@@ -96,16 +100,12 @@ impl InspectArgs {
     }
 }
 
-fn nothing(insisting: bool) -> Failed {
-    let advice = if insisting {
-        "write a mapping for it (`outboxd preset show debezium` is an example), or name another with --table"
-    } else {
-        "`outboxd migrate` makes one; --table names one to look at whatever it is called"
-    };
-    Failed::new(
-        exit::FAILURE,
-        format!("nothing here looks like an outbox\n{advice}"),
-    )
+fn nothing(in_all: i64) -> Failed {
+    let said = format!(
+        "none of {in_all} tables looks like an outbox: name one with --table, to look at it whatever it looks like, and write a \
+         mapping (see `outboxd preset show debezium` for one); or make an outbox with `outboxd migrate`"
+    );
+    Failed::new(exit::FAILURE, said)
 }
 
 /// Writes the one proposal to a new file.

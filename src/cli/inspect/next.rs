@@ -1,61 +1,31 @@
-//! The commands that come next, ready to be pasted into a shell.
+//! The command to go on with, ready to be pasted into a shell: it works on the table as it is.
 
 use crate::{
+    cli::output::word,
     mapping::propose::Source,
     outbox::survey::{Surveyed, TOPIC},
 };
 
-const BROKER: &str = "--kafka-brokers localhost:9092";
 /// Where a mapping goes that is no preset.
-const FILE: &str = "outbox.toml";
+pub(super) const FILE: &str = "outbox.toml";
+/// What a relay does where nothing tells the order.
+pub(super) const NO_ORDER: &str = "--ordering none";
 
-pub(super) fn commands(found: &Surveyed) -> Vec<String> {
-    let table = format!("--table {}", quoted(&found.names.display()));
-    let topic = if found.needs_topic() {
-        format!(" --topic {TOPIC}")
-    } else {
-        String::new()
+pub(super) fn run(found: &Surveyed) -> String {
+    let table = word(&found.names.display());
+    let how = match found.proposal.source {
+        Source::Own => format!("--table {table}"),
+        Source::Preset(preset) => format!("--preset {} --table {table}", preset.name),
+        Source::Changed(_) | Source::Guess => format!("--mapping {FILE}"),
     };
-    match found.proposal.source {
-        Source::Own if found.is_made => vec![format!("outboxd run {table} {BROKER}")],
-        Source::Own => vec![format!("outboxd run --migrate {table} {BROKER}")],
-        Source::Preset(preset) => vec![format!(
-            "outboxd run --migrate --preset {} {table}{topic} {BROKER}",
-            preset.name
-        )],
-        Source::Changed(_) | Source::Guess => vec![
-            format!("outboxd inspect {table} --write {FILE}"),
-            format!("outboxd run --migrate --mapping {FILE}{topic} {BROKER}"),
-        ],
+    let topic = format!("--topic {TOPIC}");
+    let mut words = vec!["outboxd run --migrate", &how];
+    if found.lacks_order {
+        words.push(NO_ORDER);
     }
-}
-
-/// As a shell wants it.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if word.chars().all(is_plain) {
-        return word.into();
+    if found.needs_topic() {
+        words.push(&topic);
     }
-    if word.contains(char::is_control) {
-        let escaped = word.escape_default().to_string();
-        return format!("$'{}'", escaped.replace("\\u{", "\\u").replace('}', ""));
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn names_are_quoted_where_a_shell_would_read_them() {
-        for (name, expected) in [
-            ("public.outbox", "public.outbox"),
-            ("public.My Outbox", "'public.My Outbox'"),
-            ("public.it's; rm", r"'public.it'\''s; rm'"),
-            ("public.$(x)", "'public.$(x)'"),
-        ] {
-            assert_eq!(quoted(name), expected);
-        }
-    }
+    words.push("--kafka-brokers localhost:9092");
+    words.join(" ")
 }

@@ -107,7 +107,7 @@ impl Proposal {
     pub fn mapping(&self) -> Result<Mapping, Vec<String>> {
         match self.source {
             Source::Own => Ok(Mapping::own(Template::column("aggregate_type"))),
-            _ => parse("proposal", &self.text),
+            _ => parse("outbox.toml", &self.text),
         }
     }
 }

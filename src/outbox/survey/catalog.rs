@@ -17,6 +17,11 @@ use crate::{
 /// More tables of such names nobody has.
 const MOST: usize = 500;
 
+/// Tables of people, without those that are part of another.
+const TABLES: &str =
+    "n.nspname <> 'information_schema' and n.nspname !~ '^pg_' and c.relkind in ('r', 'p')
+     and not c.relispartition and not exists (select from pg_inherits where inhrelid = c.oid)";
+
 /// A table that is worth a look.
 pub(super) struct Listed {
     pub(super) oid: i64,
@@ -45,9 +50,7 @@ pub(super) async fn list(
         Some(_) => "n.nspname = $2 and c.relname = $3".into(),
         // Partitions are their parent's.
         None => format!(
-            "n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)' and $2 = $3
-             and c.relkind in ('r', 'p') and not c.relispartition and not exists (select from pg_inherits where inhrelid = c.oid)
-             and ({name} like '%outbox%' or exists (
+            "{TABLES} and $2 = $3 and ({name} like '%outbox%' or exists (
                select from pg_attribute p where p.attrelid = c.oid and p.attnum > 0 and not p.attisdropped and {column} = any($1)))",
             name = plain("c.relname"),
             column = plain("p.attname"),
@@ -89,6 +92,14 @@ pub(super) async fn list(
         listed.sight.columns.push(column(row)?);
     }
     Ok(tables.into_values().collect())
+}
+
+/// How many tables there are.
+pub(super) async fn count(session: &mut Session) -> Result<i64, DbError> {
+    let sql = format!(
+        "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace where {TABLES}"
+    );
+    get(&session.fetch_one("survey", statement(sql)).await?, 0)
 }
 
 fn column(row: &PgRow) -> Result<ColumnSight, DbError> {

@@ -55,7 +55,7 @@ impl Surveyor<'_> {
         });
         match backlog.await? {
             Ok(backlog) => surveyed.backlog = Some(backlog),
-            Err(error) => surveyed.refused("the backlog", &error),
+            Err(error) => surveyed.refused("pending events", &error),
         }
         surveyed.heed_emptiness(listed);
         self.look_for_ties(surveyed, table).await?;
@@ -67,7 +67,7 @@ impl Surveyor<'_> {
         let read = self.ask(async |session| first(session, table, way, samples).await);
         match read.await? {
             Ok(events) => surveyed.samples = events,
-            Err(error) => surveyed.refused("the first messages", &error),
+            Err(error) => surveyed.refused("messages", &error),
         }
         Ok(())
     }
@@ -96,8 +96,9 @@ impl Surveyor<'_> {
         let ties = ties.await?.unwrap_or_default();
         if ties > 0 {
             surveyed.doubt(
-                format!("events of one key have the same {} ({ties} times among the first {LOOKED_AT} rows): these come by id", column.trim_start_matches("o.")),
-                Some("order by a number that the INSERT draws: see docs/presets.md".into()),
+ "order", format!(
+"events of one key have the same {} ({ties} times among the first {LOOKED_AT} rows): these come by id", column.trim_start_matches("o.")),
+                "order by a number that the INSERT draws (see docs/presets.md)",
             );
         }
         Ok(())

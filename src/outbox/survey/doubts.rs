@@ -25,14 +25,15 @@ impl Surveyor<'_> {
         let row = match looked.await? {
             Ok(row) => row,
             Err(error) => {
-                surveyed.refused("the table itself", &error);
+                surveyed.refused("table", &error);
                 return Ok(());
             }
         };
         listed.pages = get(&row, 4)?;
-        surveyed.is_made = get(&row, 7)?;
         listed.inserted = get(&row, 6)?;
-        surveyed.heed_kind(&row)
+        surveyed.is_made = get(&row, 7)?;
+        surveyed.heed_kind(&row)?;
+        surveyed.heed_triggers(&row)
     }
 
     async fn heed_privileges(&mut self, surveyed: &mut Surveyed) -> Result<(), DbError> {
@@ -43,10 +44,9 @@ impl Surveyor<'_> {
         let role = quote_identifier(&role.await??);
         let (schema, table) = (surveyed.names.quoted_schema(), surveyed.names.outbox());
         surveyed.doubt(
-            "this role may not read the table: neither rows nor whether the mapping fits were looked at",
-            Some(format!(
-                "grant usage on schema {schema} to {role}; grant select on {table} to {role};"
-            )),
+            "privileges",
+            "this role may not read the table: its rows were not looked at, nor whether the mapping fits",
+            format!("grant usage on schema {schema} to {role}; grant select on {table} to {role};"),
         );
         Ok(())
     }
@@ -56,11 +56,10 @@ async fn look(session: &mut Session, oid: i64, failures: &str) -> Result<PgRow, 
     let sql = format!(
         "select c.relkind::text, c.relpersistence::text, c.relhassubclass, row_security_active(c.oid),
                 greatest(coalesce((select sum(pg_relation_size(relid)) from pg_partition_tree(c.oid)), 0), pg_relation_size(c.oid))::bigint / 8192,
-                array(select quote_ident(tgname) || ' on ' || concat_ws('/', case when tgtype & 4 <> 0 then 'insert' end,
+                array(select quote_ident(tgname) || ' fires on ' || concat_ws('/', case when tgtype & 4 <> 0 then 'insert' end,
                         case when tgtype & 16 <> 0 then 'update' end, case when tgtype & 8 <> 0 then 'delete' end)
                         from pg_trigger where tgrelid = c.oid and not tgisinternal and tgenabled <> 'D' and tgtype & 28 <> 0 order by tgname),
-                coalesce(s.n_tup_ins, 0)::bigint,
-                to_regclass({failures}) is not null
+                coalesce(s.n_tup_ins, 0)::bigint, to_regclass({failures}) is not null
            from pg_class c left join pg_stat_all_tables s on s.relid = c.oid where c.oid = {oid}"
     );
     session.fetch_one("survey", statement(sql)).await
@@ -68,69 +67,76 @@ async fn look(session: &mut Session, oid: i64, failures: &str) -> Result<PgRow, 
 
 impl Surveyed {
     fn heed_kind(&mut self, row: &PgRow) -> Result<(), DbError> {
-        let outbox = self.names.outbox();
+        let (display, outbox) = (self.names.display(), self.names.outbox());
         let (kind, persistence): (&str, &str) = (get(row, 0)?, get(row, 1)?);
         if !matches!(kind, "r" | "p") {
-            self.doubt("it is not a table", None);
+            let what = format!("{display} is not a table");
+            self.doubt("table", what, "name the table itself with --table");
         } else if kind == "p" || get(row, 2)? {
             self.doubt(
-                "it is partitioned or has child tables: claims look into each of them",
-                None,
+                "table",
+                format!(
+                    "{display} is partitioned or has child tables: claims look into each of them"
+                ),
+                "keep partitions few",
             );
         }
         if persistence == "u" {
             self.doubt(
-                "it is unlogged: a crash of the server empties it",
-                Some(format!("alter table {outbox} set logged;")),
+                "table",
+                format!("{display} is unlogged: a crash of the server empties it"),
+                format!("alter table {outbox} set logged;"),
             );
         }
         if get(row, 3)? {
             self.doubt(
-                "row security applies to this role: events that its policies hide are never published",
-                Some("let the relay's role bypass it: alter role … bypassrls".into()),
+                "row security",
+                format!(
+                    "policies of {display} apply to this role: events they hide are never published"
+                ),
+                "let the relay's role bypass it: alter role … bypassrls",
             );
         }
-        let notifies = |trigger: &String| self.is_ours(trigger);
-        let triggers: Vec<_> = get::<Vec<String>>(row, 5)?;
-        let triggers: Vec<_> = triggers.into_iter().filter(|it| !notifies(it)).collect();
-        for trigger in triggers {
-            let (what, remedy) = if trigger.ends_with(" on insert") {
-                (
-                    "does it publish or delete the row itself?",
-                    "see that the row stays, and is published once",
-                )
-            } else {
-                (
-                    "one that fails, or suppresses the change, stops the relay",
-                    "see that it lets rows be marked and deleted",
-                )
-            };
-            self.doubt(format!("trigger {trigger}: {what}"), Some(remedy.into()));
+        Ok(())
+    }
+
+    fn heed_triggers(&mut self, row: &PgRow) -> Result<(), DbError> {
+        for trigger in get::<Vec<String>>(row, 5)? {
+            if !trigger.ends_with(" fires on insert") {
+                self.doubt(
+                    "triggers",
+                    format!("trigger {trigger}: one that fails, or suppresses the change, stops the relay"),
+                    "drop it, or see that it lets rows be marked or deleted",
+                );
+            } else if !self.is_ours(&trigger) {
+                self.doubt(
+                    "triggers",
+                    format!("trigger {trigger}: does it publish the row itself, or delete it?"),
+                    "see that each row stays, and is published once",
+                );
+            }
         }
         Ok(())
     }
 
     /// Whether it is the trigger of `migrate --with notify`.
     fn is_ours(&self, trigger: &str) -> bool {
-        let name = self.names.beside("_notify");
-        trigger.ends_with(" on insert") && trigger.contains(name.trim_matches('"'))
+        trigger.contains(self.names.beside("_notify").trim_matches('"'))
     }
 
     /// A table that is always empty, though nobody has published from it.
     pub(super) fn heed_emptiness(&mut self, listed: &Listed) {
         let inserted = listed.inserted;
         let is_empty = (self.backlog).is_some_and(|it| it.is_exact && it.events == 0);
-        if is_empty
-            && inserted > 0
-            && self.mapping.done == Done::Delete
-            && self.mapping.pending.is_none()
-        {
+        let holds_events_only = self.mapping.done == Done::Delete && self.mapping.pending.is_none();
+        if is_empty && inserted > 0 && holds_events_only {
             self.doubt(
+                "rows",
                 format!(
                     "it is empty, though {inserted} rows were inserted: what is deleted in the transaction that inserts it, \
                      as Debezium allows, leaves nothing to relay"
                 ),
-                Some("let the application leave its rows: outboxd deletes what it has published (see docs/from-debezium.md)".into()),
+                "let the application leave its rows: outboxd deletes what it has published (see docs/from-debezium.md)",
             );
         }
     }
@@ -139,8 +145,9 @@ impl Surveyed {
     pub(super) fn heed_order(&mut self, table: &Table, found: &Found) {
         if self.mapping.key.is_none() {
             self.doubt(
+                "order",
                 "events have no key, and so no order",
-                Some("name one in a mapping (key = \"…\"), if their order matters".into()),
+                "if their order matters, name a key in a mapping (key = \"…\")",
             );
             return;
         }
@@ -151,22 +158,22 @@ impl Surveyed {
         let column = quote_identifier(name);
         if !by.is_not_null {
             self.doubt(
+                "order",
                 format!("{name} may be NULL: such events come last"),
-                Some(format!(
-                    "alter table {outbox} alter column {column} set not null;"
-                )),
+                format!("alter table {outbox} alter column {column} set not null;"),
             );
         }
         if table.is_ranked() {
             self.doubt(
+                "order",
                 format!(
                     "{name} is not drawn by the INSERT, one by one: of two transactions that write events of one key, \
                      the one that commits last may have the earlier {name}"
                 ),
-                Some(format!(
-                    "{}, and order = \"outbox_order\"; or let writers of one key take turns",
+                format!(
+                    "{}; and order = \"outbox_order\" in a mapping; or let writers of one key take turns",
                     numbering(&outbox, "outbox_order")
-                )),
+                ),
             );
         }
     }

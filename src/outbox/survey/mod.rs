@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::{
     Database, DbError, Names, Ordering, Outbox, Session, Table, Timeouts, catalog::Found,
-    fit::Misfit, table::order_column,
+    fit::Misfit, inspect::Finding, table::order_column,
 };
 use crate::{
     event::Event,
@@ -29,7 +29,9 @@ use crate::{
 use catalog::Listed;
 
 /// Where events go in samples and commands when nothing in the table says.
-pub const TOPIC: &str = "TOPIC";
+pub const TOPIC: &str = "events";
+/// The role that GRANTs are written for.
+const ROLE: &str = "outboxd";
 /// No question may take longer, whatever `--statement-timeout` says.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Tables of up to so many pages are counted; above, an index is built outside of `migrate`, too.
@@ -42,6 +44,8 @@ pub struct Survey {
     pub tables: Vec<Surveyed>,
     /// Tables that cannot be one, and why.
     pub passed_over: Vec<(String, String)>,
+    /// How many tables there are in all.
+    pub in_all: i64,
 }
 
 /// A table that looks like an outbox.
@@ -54,26 +58,19 @@ pub struct Surveyed {
     /// The same, to be worked with.
     pub mapping: Mapping,
     /// What may go wrong, and what to do about it.
-    pub doubts: Vec<Doubt>,
+    pub findings: Vec<Finding>,
     /// How many events wait, if that could be told.
     pub backlog: Option<Backlog>,
     /// Statements that are missing, in their order.
     pub statements: Vec<String>,
-    /// What a relay's role needs.
-    pub grants: Vec<String>,
+    /// What a relay's role needs, once the relay's own tables are there.
+    pub grants: String,
+    /// Whether nothing tells the order of a key's events.
+    pub lacks_order: bool,
     /// Whether the relay's own tables are there.
     pub is_made: bool,
     /// The first messages, as they would go out.
     pub samples: Vec<Event>,
-}
-
-/// What may go wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Doubt {
-    /// What it is.
-    pub what: String,
-    /// What to do about it, if there is anything.
-    pub remedy: Option<String>,
 }
 
 /// How many events wait.
@@ -129,8 +126,13 @@ impl Surveyor<'_> {
     async fn look(&mut self, wanted: &Wanted) -> Result<Survey, DbError> {
         let table = wanted.table.clone();
         let listed = self.ask(async |session| catalog::list(session, table.as_ref()).await);
-        let mut survey = Survey::default();
-        for mut listed in listed.await?? {
+        let listed = listed.await??;
+        let in_all = self.ask(async |session| catalog::count(session).await);
+        let mut survey = Survey {
+            in_all: in_all.await??,
+            ..Survey::default()
+        };
+        for mut listed in listed {
             let insisting = wanted.table.is_some();
             match self.consider(&mut listed, insisting).await? {
                 None if insisting => survey.passed_over.push((
@@ -250,17 +252,17 @@ impl Surveyor<'_> {
         let outbox = self.outbox(&surveyed);
         let misfits = self.ask(async |session| {
             let table = Table::describe(session, &outbox.names, &outbox.mapping).await?;
-            outbox.misfits(session, &table).await
+            outbox.misfits_for_reader(session, &table).await
         });
         let misfits = match misfits.await? {
             Ok(misfits) => misfits,
             Err(error) => {
-                surveyed.refused("whether it fits", &error);
+                surveyed.refused("mapping", &error);
                 return Ok((surveyed, 1));
             }
         };
         for Misfit { what, remedy } in &misfits {
-            surveyed.doubt(what.replace("proposal: ", ""), Some(remedy.clone()));
+            surveyed.doubt("mapping", what, remedy);
         }
         Ok((surveyed, misfits.len()))
     }
@@ -273,11 +275,11 @@ impl Surveyor<'_> {
         samples: u32,
     ) -> Result<(), DbError> {
         self.heed_catalog(listed, surveyed).await?;
-        surveyed.grants = next::grants(&surveyed.names, &surveyed.mapping);
+        let outbox = self.outbox(surveyed);
+        surveyed.grants = outbox.grants(ROLE);
         if !listed.is_readable {
             return Ok(());
         }
-        let outbox = self.outbox(surveyed);
         let found = self.ask(async |session| {
             let table = Table::describe(session, &outbox.names, &outbox.mapping).await?;
             let found = Found::look(session, &outbox.names, &outbox.mapping).await?;
@@ -287,7 +289,7 @@ impl Surveyor<'_> {
         let (table, found, by_index) = match found.await? {
             Ok(found) => found,
             Err(error) => {
-                surveyed.refused("how rows are found", &error);
+                surveyed.refused("pending index", &error);
                 return Ok(());
             }
         };
@@ -307,10 +309,11 @@ fn surveyed(names: &Names, proposal: Proposal) -> Result<Surveyed, String> {
         names: names.clone(),
         proposal,
         mapping,
-        doubts: Vec::new(),
+        findings: Vec::new(),
         backlog: None,
         statements: Vec::new(),
-        grants: Vec::new(),
+        grants: String::new(),
+        lacks_order: false,
         is_made: false,
         samples: Vec::new(),
     })
@@ -322,13 +325,11 @@ impl Surveyed {
         self.mapping.destination == [Template::constant(TOPIC)]
     }
 
-    fn doubt(&mut self, what: impl Into<String>, remedy: Option<String>) {
-        let what = what.into();
-        self.doubts.push(Doubt { what, remedy });
+    fn doubt(&mut self, subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) {
+        self.findings.push(Finding::warn(subject, what, remedy));
     }
 
-    fn refused(&mut self, what: &str, error: &DbError) {
-        let remedy = error.remedy().map(Into::into);
-        self.doubt(format!("{what} could not be looked at: {error}"), remedy);
+    fn refused(&mut self, subject: &'static str, error: &DbError) {
+        self.findings.push(Finding::database(subject, error));
     }
 }

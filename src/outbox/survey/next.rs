@@ -1,59 +1,57 @@
 //! What a table lacks, as statements.
 
-use super::{Found, Listed, Names, SMALL, Surveyed, Table, doubts::numbering, order_column};
-use crate::{
-    mapping::Mapping,
-    outbox::{needs, quote_identifier},
+use super::{Found, Listed, SMALL, Surveyed, Table, doubts::numbering, order_column};
+use crate::outbox::{
+    quote_identifier,
+    table::{Order, of_row},
 };
 
-/// The role that GRANTs are printed for.
-const ROLE: &str = "outboxd";
-
-/// What a relay's role needs, once the relay's own tables are there.
-pub(super) fn grants(names: &Names, mapping: &Mapping) -> Vec<String> {
-    let script = needs::script(names, mapping, &[ROLE.into()], false);
-    let grants = script.lines().filter(|line| !line.starts_with("--"));
-    grants.map(Into::into).collect()
-}
-
 impl Surveyed {
-    /// Notes the statements that are missing.
+    /// Notes the statements that are missing, in the order in which they are to be run.
     pub(super) fn plan(&mut self, listed: &Listed, table: &Table, found: &Found, by_index: bool) {
         if self.mapping.is_own() && !self.is_made {
             // `migrate` makes all of it.
             return;
         }
-        let outbox = self.names.outbox();
-        if let Some(id) = found.column(&self.mapping.id) {
-            let column = quote_identifier(&id.name);
-            if !id.is_unique {
-                self.statements.push(format!(
-                    "create unique index concurrently on {outbox} ({column});"
-                ));
-            }
-            if !id.is_not_null {
-                self.statements.push(format!(
-                    "alter table {outbox} alter column {column} set not null;"
-                ));
-            }
-        }
-        if self.mapping.key.is_some() && order_column(found, &self.mapping).is_none() {
+        self.mend_id(found);
+        let mut table = table.clone();
+        let has_order = self.mapping.key.is_none() || order_column(found, &self.mapping).is_some();
+        if !has_order {
             let order = self.mapping.order.as_deref().unwrap_or("outbox_order");
-            self.statements
-                .push(format!("{};", numbering(&outbox, order)));
-            // The index is over the order: `run --migrate` makes it then.
+            let statement = numbering(&self.names.outbox(), order);
+            self.statements.push(format!("{statement};"));
+            // The index is over the order that there is then.
+            table.order = Order::Numbered(of_row(order));
+            self.lacks_order = true;
+        } else if by_index {
             return;
         }
-        if by_index {
+        let size = if listed.pages > SMALL {
+            "; the table is large, and so `migrate` leaves its making to you"
+        } else {
+            "; `migrate` makes it, as the table is small"
+        };
+        let index = format!("{};", table.pending_index(&self.mapping));
+        self.doubt(
+            "pending index",
+            format!("there is none that claims can read: each would read the whole table{size}"),
+            &index,
+        );
+        self.statements.push(index);
+    }
+
+    fn mend_id(&mut self, found: &Found) {
+        let Some(id) = found.column(&self.mapping.id) else {
             return;
+        };
+        let (outbox, column) = (self.names.outbox(), quote_identifier(&id.name));
+        if !id.is_unique {
+            let index = format!("create unique index concurrently on {outbox} ({column});");
+            self.statements.push(index);
         }
-        if listed.pages > SMALL {
-            self.doubt(
-                "there is no index of pending rows, and the table is large: `migrate` leaves its making to you",
-                None,
-            );
+        if !id.is_not_null {
+            let never_null = format!("alter table {outbox} alter column {column} set not null;");
+            self.statements.push(never_null);
         }
-        self.statements
-            .push(format!("{};", table.pending_index(&self.mapping)));
     }
 }

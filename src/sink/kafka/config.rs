@@ -10,11 +10,15 @@ use rdkafka::{
     producer::BaseProducer,
 };
 
-use super::options::{Options, REFERENCE};
+use super::{
+    options::{Options, REFERENCE},
+    partitioner::Partitioner,
+};
 use crate::settings::Problems;
 
 /// Messages above this are refused by the client; below it the broker decides.
 const MAX_MESSAGE_BYTES: usize = 10_000_000;
+const PARTITIONER: &str = "murmur2_random";
 const HIDDEN: &str = "***";
 
 /// Where Kafka is, and how to talk to it.
@@ -190,6 +194,33 @@ impl KafkaConfig {
         client
     }
 
+    /// For a consumer of the same brokers, in no group.
+    pub(crate) fn consumer(&self) -> ClientConfig {
+        let ours = ["bootstrap.servers", "client.id", "allow.auto.create.topics"];
+        let network = ["socket.keepalive.enable", "reconnect.backoff.max.ms"];
+        let mut client = self.client(true);
+        for (name, _) in self.defaults() {
+            let is_set = self.options.get(&name).is_some();
+            if !is_set && ![&ours[..], &network].concat().contains(&name.as_str()) {
+                client.remove(&name);
+            }
+        }
+        client
+            // It must be named. Nothing is committed, and nobody joins it.
+            .set("group.id", "outboxd-shadow")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // Where a topic forgets faster than it is read.
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.wait.max.ms", "100");
+        client
+    }
+
+    /// The partitioner in force, where it is one that can be foreseen.
+    pub(crate) fn partitioner(&self) -> Option<Partitioner> {
+        Partitioner::named(self.options.get("partitioner").unwrap_or(PARTITIONER))
+    }
+
     fn unconnected(&self) -> ClientConfig {
         self.client(false)
     }
@@ -229,7 +260,7 @@ impl KafkaConfig {
             // 8 workers' batches of 10,000, twice over.
             ("queue.buffering.max.messages", "200000"),
             // Java's partitions, so that other producers of a topic agree on a key's.
-            ("partitioner", "murmur2_random"),
+            ("partitioner", PARTITIONER),
             ("compression.type", "lz4"),
             ("message.max.bytes", &max_bytes),
             // A batch is handed over whole: waiting for more costs each event the wait (p50 at 5,000 a

@@ -31,6 +31,7 @@ mod config;
 mod context;
 mod errors;
 mod options;
+mod partitioner;
 mod producer;
 mod reports;
 mod solo;
@@ -45,10 +46,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rdkafka::error::KafkaError;
+use rdkafka::{error::KafkaError, producer::BaseRecord};
 use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking, time::Instant};
 
 pub use self::config::{KafkaArgs, KafkaConfig};
+pub(crate) use self::partitioner::Partitioner;
 use self::{attempt::Attempt, producer::Producer};
 use super::{Outcome, Sink, Unavailable};
 use crate::event::Message;
@@ -102,6 +104,14 @@ impl KafkaSink {
             *current = start(self.config.pipelined(), POLL).await?;
         }
         Ok(Arc::clone(&current))
+    }
+}
+
+/// What is sent for a message, or why nothing can be.
+pub(crate) fn record(message: &Message) -> Result<BaseRecord<'_, str, [u8], usize>, String> {
+    match wire::topic_name_problem(&message.destination) {
+        Some(problem) => Err(problem),
+        None => Ok(wire::record(message, 0)),
     }
 }
 

@@ -29,11 +29,11 @@ mod url;
 mod verdict;
 mod wave;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use lapin::{
-    ExchangeKind,
+    BasicProperties, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueDeclareOptions},
     protocol::AMQPSoftError,
     types::{FieldTable, ShortString},
@@ -41,8 +41,10 @@ use lapin::{
 use tokio::time::Instant;
 
 pub use self::config::{Order, RabbitmqArgs, RabbitmqConfig};
+pub(crate) use self::properties::KEY_HEADER;
 use self::{
     connection::{Broker, Link},
+    dial::{Socket, dial},
     plan::Plan,
     verdict::{channel_error, exchange_name, unroutable},
 };
@@ -53,7 +55,9 @@ use crate::event::Message;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What RabbitMQ 3 takes at most, unless it is raised; version 4 takes 16 MiB.
-const MAX_MESSAGE_BYTES: usize = 128 << 20;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 128 << 20;
+/// RabbitMQ's, unless it is told otherwise.
+const USUAL_FRAME_MAX: u32 = 131_072;
 
 /// Publishes to one exchange of a RabbitMQ broker.
 pub struct RabbitmqSink {
@@ -160,6 +164,33 @@ impl Sink for RabbitmqSink {
     async fn close(&self) {
         self.broker.close().await;
     }
+}
+
+/// What is sent for a message: routing key and properties; or why nothing can be.
+pub(crate) fn envelope(message: &Message) -> Result<(String, BasicProperties), String> {
+    let envelope = properties::envelope(message, USUAL_FRAME_MAX);
+    let envelope = envelope.map_err(|reason| reason.to_string())?;
+    Ok((envelope.routing_key.to_string(), envelope.properties))
+}
+
+/// A connection for reading; cut when dropped.
+pub(crate) struct Dialled {
+    /// The connection.
+    pub(crate) connection: Connection,
+    _socket: Socket,
+}
+
+/// Connects as the sink does.
+pub(crate) async fn connect(
+    config: &RabbitmqConfig,
+    instance: &str,
+) -> Result<Arc<Dialled>, String> {
+    let socket = Socket::default();
+    let connection = dial(config, &socket, instance).await?;
+    Ok(Arc::new(Dialled {
+        connection,
+        _socket: socket,
+    }))
 }
 
 /// What the broker said if a thing that was asked for is missing. Other refusals (no permission to

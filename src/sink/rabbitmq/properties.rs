@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The header that carries the key, and that a row's own headers may not overwrite.
-const KEY_HEADER: &str = "aggregate_id";
+pub(crate) const KEY_HEADER: &str = "aggregate_id";
 /// `delivery_mode` of a message that is written to disk.
 const PERSISTENT: u8 = 2;
 /// Bytes around a frame's content, which `frame_max` counts as well.
