@@ -51,7 +51,7 @@ fn table(found: &Surveyed) -> String {
         lines.extend(proposal.text.lines().map(indented));
     }
     lines.push("  to relay it as it is, as a role that may make tables:".into());
-    lines.push(indented(&run(found)));
+    lines.push(indented(run(found)));
     if found.lacks_order {
         lines.push(format!(
             "    (to keep the order of each key, add the column first, and leave out {NO_ORDER})"

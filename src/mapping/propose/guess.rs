@@ -3,37 +3,20 @@
 use super::{Certainty, ColumnSight, Proposal, Sight, Source, state, text, words};
 
 /// A mapping in the making: each part, after what is doubtful about it.
-#[derive(Default)]
-struct Draft {
+struct Draft<'a> {
+    sight: &'a Sight,
+    id: &'a ColumnSight,
+    payload: &'a ColumnSight,
     text: String,
     doubts: Vec<String>,
     /// What was found, in words.
     found: Vec<String>,
 }
 
-impl Draft {
-    fn part(&mut self, part: &str, column: &ColumnSight) {
-        self.found.push(column.name.clone());
-        self.text
-            .push_str(&format!("{part} = {}\n", text::quoted(&column.name)));
-    }
+const HEADING: &str =
+    "Proposed by `outboxd inspect` from the columns of the table. Read it before you use it.";
 
-    fn optional(&mut self, part: &str, column: Option<&ColumnSight>) -> bool {
-        if let Some(column) = column {
-            self.part(part, column);
-        }
-        column.is_some()
-    }
-
-    fn doubt(&mut self, doubt: impl Into<String>) {
-        let doubt = doubt.into();
-        self.text
-            .push_str(&text::comment(&format!("doubt: {doubt}")));
-        self.doubts.push(doubt);
-    }
-}
-
-/// A mapping, if the table looks like an outbox, or has at least an id and a payload.
+/// A mapping, if the table looks like an outbox; with `insisting`, if it has an id and a payload.
 pub(super) fn guess(sight: &Sight, insisting: bool) -> Option<Proposal> {
     let id = id(sight)?;
     let suits = |column: &ColumnSight| column.suits("payload") && column.name != id.name;
@@ -41,60 +24,165 @@ pub(super) fn guess(sight: &Sight, insisting: bool) -> Option<Proposal> {
     let payload = named.or_else(|| only_body(sight, id))?;
     let state = state::state(sight);
     let certainty = certainty(sight, state.column.is_some(), named.is_some(), insisting)?;
-    let mut draft = Draft::default();
-    draft.text = text::comment(
-        "Proposed by `outboxd inspect` from the columns of the table. Read it before you use it.",
-    );
-    let table = format!("{}.{}", sight.schema, sight.table);
-    draft
-        .text
-        .push_str(&format!("table = {}\n", text::quoted(&table)));
-    if !id.is_unique {
-        draft.doubt(format!("column {} is not unique", id.name));
-    }
-    draft.part("id", id);
-    let key = sight.pick(&words::KEY, |column| {
-        column.name != id.name && column.name != payload.name
-    });
-    order(&mut draft, sight, id, key.is_some());
-    let suits = |column: &ColumnSight| column.is_unique && column.name != id.name;
-    draft.optional("event_id", sight.pick(&words::EVENT_ID, suits));
-    if key.is_none() {
-        draft.doubt("no column looks like a key: events have none, and no order");
-    }
-    draft.optional("key", key);
-    routing(&mut draft, sight, payload);
-    draft.part("payload", payload);
-    if named.is_none() {
-        draft.doubt(format!(
-            "that {} is the body is guessed from its type",
-            payload.name
-        ));
-    }
-    let suits = |column: &ColumnSight| column.is_text();
-    draft.optional("content_type", sight.pick(&words::CONTENT_TYPE, suits));
-    draft.optional(
-        "time",
-        sight.pick(&words::TIME, |column| column.suits("time")),
-    );
-    let is_json = |column: &ColumnSight| matches!(column.sql_type.as_str(), "json" | "jsonb");
-    let headers = sight.pick(&words::HEADERS, |column| {
-        is_json(column) && column.name != payload.name
-    });
-    draft.optional("headers_json", headers);
+    let mut draft = Draft {
+        sight,
+        id,
+        payload,
+        text: text::comment(HEADING),
+        doubts: Vec::new(),
+        found: Vec::new(),
+    };
+    draft.identity();
+    draft.routing();
+    draft.body(named.is_some());
     for doubt in state.doubts {
         draft.doubt(doubt);
     }
     draft.text.push_str(&state.lines);
     draft.found.extend(state.column);
-    unheeded(&mut draft, sight);
+    draft.unheeded();
     Some(Proposal {
         source: Source::Guess,
         certainty,
-        why: why(sight, &draft.found),
+        why: draft.why(),
         text: draft.text,
         doubts: draft.doubts,
     })
+}
+
+impl Draft<'_> {
+    fn part(&mut self, part: &str, column: &ColumnSight) {
+        self.found.push(column.name.clone());
+        self.text.push_str(&text::line(part, &column.name));
+    }
+
+    fn optional(&mut self, part: &str, column: Option<&ColumnSight>) {
+        if let Some(column) = column {
+            self.part(part, column);
+        }
+    }
+
+    fn doubt(&mut self, doubt: impl Into<String>) {
+        let doubt = doubt.into();
+        let comment = text::comment(&format!("doubt: {doubt}"));
+        self.text.push_str(&comment);
+        self.doubts.push(doubt);
+    }
+
+    /// Table, id, order and key.
+    fn identity(&mut self) {
+        let (sight, id, payload) = (self.sight, self.id, self.payload);
+        let table = format!("{}.{}", sight.schema, sight.table);
+        self.text.push_str(&text::line("table", &table));
+        if !id.is_unique {
+            self.doubt(format!("column {} is not unique", id.name));
+        }
+        self.part("id", id);
+        let suits = |column: &ColumnSight| column.name != id.name && column.name != payload.name;
+        let key = sight.pick(&words::KEY, suits);
+        self.order(key.is_some());
+        let suits = |column: &ColumnSight| column.is_unique && column.name != id.name;
+        self.optional("event_id", sight.pick(&words::EVENT_ID, suits));
+        if key.is_none() {
+            self.doubt("no column looks like a key: events have none, and no order");
+        }
+        self.optional("key", key);
+    }
+
+    fn order(&mut self, is_needed: bool) {
+        let (sight, id) = (self.sight, self.id);
+        if id.is_numbered() {
+            return;
+        }
+        let mut columns = sight.columns.iter();
+        let numbered = columns.find(|column| column.is_numbered() && column.can_be_named());
+        let time = sight.pick(&words::TIME, |column| column.suits("time"));
+        let (column, doubt) = match (numbered, time) {
+            (Some(_), _) => (numbered, None),
+            (None, _) if id.is_integer() => (
+                None,
+                Some(format!(
+                    "events are ordered by {}, which no INSERT draws from a sequence, one by one",
+                    id.name
+                )),
+            ),
+            (None, Some(column)) => (
+                time,
+                Some(format!(
+                    "only {} tells which event came first; equal ones come by id",
+                    column.name
+                )),
+            ),
+            (None, None) => (None, Some("no column tells which event came first".into())),
+        };
+        if let Some(doubt) = doubt.filter(|_| is_needed) {
+            self.doubt(doubt);
+        }
+        self.optional("order", column);
+    }
+
+    /// Destination and type.
+    fn routing(&mut self) {
+        let (sight, payload) = (self.sight, self.payload);
+        let suits = |column: &ColumnSight| column.name != payload.name && column.is_short();
+        let event_type = sight.pick(&words::TYPE, suits);
+        let kind = sight.pick(&words::KIND, suits);
+        let destination = sight.pick(&words::DESTINATION, suits);
+        let column = destination.or(kind).or(event_type);
+        match column {
+            Some(column) if destination.is_none() => self.doubt(format!(
+                "no column looks like a topic: events go to their {}; or write destination = {{ constant = \"…\" }}",
+                column.name
+            )),
+            None => self.doubt(
+                "no column looks like a topic: give --topic, or write destination = { constant = \"…\" }",
+            ),
+            Some(_) => {}
+        }
+        self.optional("destination", column);
+        self.optional("type", event_type);
+    }
+
+    /// Payload, time and headers.
+    fn body(&mut self, is_named: bool) {
+        let (sight, payload) = (self.sight, self.payload);
+        if !is_named {
+            let name = &payload.name;
+            self.doubt(format!("that {name} is the body is guessed from its type"));
+        }
+        self.part("payload", payload);
+        let content_type = sight.pick(&words::CONTENT_TYPE, ColumnSight::is_text);
+        self.optional("content_type", content_type);
+        let time = sight.pick(&words::TIME, |column| column.suits("time"));
+        self.optional("time", time);
+        let suits = |column: &ColumnSight| column.is_json() && column.name != payload.name;
+        self.optional("headers_json", sight.pick(&words::HEADERS, suits));
+    }
+
+    /// What an old relay may have heeded.
+    fn unheeded(&mut self) {
+        let columns = self.sight.columns.iter();
+        let heeded = columns.filter(|column| words::is_heeded(&column.name));
+        let heeded: Vec<_> = heeded.map(|column| column.name.as_str()).collect();
+        if !heeded.is_empty() {
+            let heeded = heeded.join(", ");
+            self.doubt(format!(
+                "outboxd does not heed {heeded}: stop what does first"
+            ));
+        }
+    }
+
+    fn why(&self) -> String {
+        let name = if words::is_outbox(&self.sight.table) {
+            "its name, and "
+        } else {
+            ""
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        let found = self.found.iter().map(String::as_str);
+        let found: Vec<_> = found.filter(|column| seen.insert(*column)).collect();
+        format!("{name}columns {}", found.join(", "))
+    }
 }
 
 /// Unique if any is, and by a likely name.
@@ -149,94 +237,4 @@ fn certainty(
     // What was received is not to be sent.
     let looks = looks && !table.contains("inbox");
     (looks || insisting).then_some(Certainty::Maybe)
-}
-
-fn order(draft: &mut Draft, sight: &Sight, id: &ColumnSight, is_needed: bool) {
-    if id.is_numbered() {
-        return;
-    }
-    let numbered = sight
-        .columns
-        .iter()
-        .find(|column| column.is_numbered() && column.can_be_named());
-    let time = sight.pick(&words::TIME, |column| column.suits("time"));
-    if let Some(column) = numbered {
-        draft.part("order", column);
-    } else if id.is_integer() {
-        if is_needed {
-            draft.doubt(format!(
-                "events are ordered by {}, which no INSERT draws from a sequence, one by one",
-                id.name
-            ));
-        }
-    } else if let Some(column) = time {
-        if is_needed {
-            draft.doubt(format!(
-                "only {} tells which event came first; equal ones come by id",
-                column.name
-            ));
-        }
-        draft.part("order", column);
-    } else if is_needed {
-        draft.doubt("no column tells which event came first");
-    }
-}
-
-fn routing(draft: &mut Draft, sight: &Sight, payload: &ColumnSight) {
-    let suits = |column: &ColumnSight| column.name != payload.name && column.suits_text();
-    let event_type = sight.pick(&words::TYPE, suits);
-    let destination = sight.pick(&words::DESTINATION, suits);
-    let kind = destination.or_else(|| sight.pick(&words::KIND, suits));
-    let (column, why) = match (destination, kind, event_type) {
-        (Some(column), _, _) => (Some(column), None),
-        (None, Some(column), _) => (Some(column), Some("what events are about")),
-        (None, None, Some(column)) => (Some(column), Some("their type")),
-        (None, None, None) => (None, None),
-    };
-    match (column, why) {
-        (Some(column), Some(why)) => draft.doubt(format!(
-            "no column looks like a topic: events go to {why}, {}; \
-             or write destination = {{ constant = \"…\" }}",
-            column.name
-        )),
-        (None, _) => draft.doubt("no column looks like a topic: give --topic, or write destination = { constant = \"…\" }"),
-        (Some(_), None) => {}
-    }
-    draft.optional("destination", column);
-    draft.optional("type", event_type);
-}
-
-/// What an old relay may have heeded.
-fn unheeded(draft: &mut Draft, sight: &Sight) {
-    let columns = sight.columns.iter();
-    let heeded = columns.filter(|column| words::is_heeded(&column.name));
-    let heeded: Vec<_> = heeded.map(|column| column.name.as_str()).collect();
-    if !heeded.is_empty() {
-        draft.doubt(format!(
-            "{} make no difference to outboxd: stop what heeds them first",
-            heeded.join(", ")
-        ));
-    }
-}
-
-fn why(sight: &Sight, found: &[String]) -> String {
-    let name = if words::is_outbox(&sight.table) {
-        "its name, and "
-    } else {
-        ""
-    };
-    let mut found: Vec<_> = found.iter().map(String::as_str).collect();
-    let mut seen = std::collections::BTreeSet::new();
-    found.retain(|name| seen.insert(*name));
-    format!("{name}columns {}", found.join(", "))
-}
-
-impl ColumnSight {
-    fn suits_text(&self) -> bool {
-        self.is_text()
-            || !matches!(
-                self.sql_type.as_str(),
-                "jsonb" | "json" | "bytea" | "boolean"
-            )
-    }
 }

@@ -43,10 +43,10 @@ pub struct ColumnSight {
     pub is_drawn: bool,
     /// What it is where an INSERT does not say, if that is a constant.
     pub default: Option<String>,
-    /// What it may be, or was seen to be.
-    pub values: Vec<String>,
-    /// It can be nothing else.
-    pub is_closed: bool,
+    /// What it may be, and nothing else; empty: that is open.
+    pub allowed: Vec<String>,
+    /// What it was seen to be.
+    pub seen: Vec<String>,
 }
 
 /// How sure a proposal is.
@@ -118,7 +118,7 @@ pub fn propose(sight: &Sight, insisting: bool) -> Vec<Proposal> {
         return vec![Proposal {
             source: Source::Own,
             certainty: Certainty::Certain,
-            why: "it has all columns of outboxd's own table".into(),
+            why: "all columns of outboxd's own table".into(),
             text: String::new(),
             doubts: Vec::new(),
         }];
@@ -141,7 +141,7 @@ pub fn telling_names() -> Vec<String> {
 /// The column whose values in the table would tell more.
 pub fn open_question(sight: &Sight) -> Option<&str> {
     let status = sight.pick(&words::STATUS, |_| true)?;
-    (!status.is_closed).then_some(&status.name)
+    status.allowed.is_empty().then_some(&status.name)
 }
 
 fn is_own(sight: &Sight) -> bool {
@@ -181,6 +181,11 @@ impl Sight {
 }
 
 impl ColumnSight {
+    /// What is known of its values.
+    fn values(&self) -> impl Iterator<Item = &str> {
+        self.allowed.iter().chain(&self.seen).map(String::as_str)
+    }
+
     /// Braces and NULs cannot be in a mapping.
     fn can_be_named(&self) -> bool {
         !self.name.contains(['{', '}', '\0'])
@@ -200,6 +205,15 @@ impl ColumnSight {
             self.sql_type.as_str(),
             "text" | "character varying" | "character"
         )
+    }
+
+    fn is_json(&self) -> bool {
+        matches!(self.sql_type.as_str(), "json" | "jsonb")
+    }
+
+    /// What may be a name, or part of one.
+    fn is_short(&self) -> bool {
+        !self.is_json() && !matches!(self.sql_type.as_str(), "bytea" | "boolean")
     }
 
     fn is_time(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Certainty, ColumnSight, Proposal, Sight, Source, text, words};
-use crate::mapping::{Done, Mapping, PRESETS, Preset, Setting, parse};
+use crate::mapping::{Condition, Done, Mapping, PRESETS, Preset, Setting, parse};
 
 /// A column tells a preset if no more presets than these have it.
 const TELLING: usize = 2;
@@ -56,7 +56,7 @@ fn fits(sight: &Sight, mapping: &Mapping) -> bool {
         Done::Set(settings) => settings.as_slice(),
         Done::Delete => &[],
     };
-    let constants = mapping.pending.iter().flat_map(|it| it.constants());
+    let constants = mapping.pending.iter().flat_map(Condition::constants);
     let constants: Vec<_> = constants.collect();
     let can_be_set = |(name, setting): &(String, Setting)| {
         sight
@@ -78,34 +78,29 @@ fn takes(column: &ColumnSight, setting: &Setting, pending: &[&str]) -> bool {
     if column.sql_type == "boolean" {
         return ["true", "false"].contains(&constant.as_str());
     }
-    let known = |value: &String| value == constant || pending.contains(&value.as_str());
-    column.values.is_empty() || column.values.iter().any(known)
+    let known = |value: &str| value == constant || pending.contains(&value);
+    column.values().next().is_none() || column.values().any(known)
 }
 
 fn proposal(sight: &Sight, preset: Preset, mapping: &Mapping, telling: usize) -> Option<Proposal> {
     let of_preset = mapping.table.as_deref();
     let table = of_preset.map(|table| table.rsplit('.').next().unwrap_or(table));
     let is_named = table.is_some_and(|table| table.eq_ignore_ascii_case(&sight.table));
-    let (certainty, why) = if is_named {
-        (Certainty::Certain, "its name and columns are the preset's")
-    } else if telling >= 2 && words::is_outbox(&sight.table) {
-        (Certainty::Certain, "its columns are the preset's")
-    } else if telling >= 2 || telling == 1 && table.is_none() {
-        (
-            Certainty::Likely,
-            "it has the preset's columns, by another name",
-        )
-    } else {
-        return None;
+    let is_named = is_named || telling >= 2 && words::is_outbox(&sight.table);
+    let (certainty, why) = match telling {
+        _ if is_named => (
+            Certainty::Certain,
+            "its name, and all of the preset's columns",
+        ),
+        2.. => (Certainty::Likely, "all of the preset's columns"),
+        1 if table.is_none() => (Certainty::Likely, "all of the preset's columns"),
+        _ => return None,
     };
-    let mut text = format!(
-        "preset = {}\ntable = {}\n",
-        text::quoted(preset.name),
-        text::quoted(&format!("{}.{}", sight.schema, sight.table))
-    );
+    let of_table = format!("{}.{}", sight.schema, sight.table);
+    let mut text = text::line("preset", preset.name) + &text::line("table", &of_table);
     let order = better_order(sight, mapping);
     if let Some(column) = order {
-        text.push_str(&format!("order = {}\n", text::quoted(&column.name)));
+        text.push_str(&text::line("order", &column.name));
     }
     let source = match order {
         Some(_) => Source::Changed(preset),

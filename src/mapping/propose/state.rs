@@ -81,9 +81,8 @@ fn by_status(column: &ColumnSight, when: Option<&ColumnSight>) -> Option<State> 
     } else {
         texts(column, &mut doubts)?
     };
-    let others = column.values.iter();
-    let others = others.filter(|value| **value != pending && **value != done);
-    let others: Vec<_> = others.map(String::as_str).collect();
+    let others = column.values();
+    let others: Vec<_> = others.filter(|it| *it != pending && *it != done).collect();
     if !others.is_empty() {
         let held = |value: &&&str| words::HELD.contains(&words::plain(value).as_str());
         let held: Vec<_> = others.iter().filter(held).copied().collect();
@@ -111,10 +110,11 @@ fn by_status(column: &ColumnSight, when: Option<&ColumnSight>) -> Option<State> 
     } else {
         text::quoted(&done)
     };
-    let mut set = format!("{} = {done}", text::key(&column.name));
-    if let Some(when) = when {
-        set.push_str(&format!(", {} = \"now()\"", text::key(&when.name)));
-    }
+    let key = text::key(&column.name);
+    let time = when.map_or(String::new(), |when| {
+        format!(", {} = \"now()\"", text::key(&when.name))
+    });
+    let set = format!("{key} = {done}{time}");
     Some(State {
         lines: format!(
             "pending = {}\ndone = {{ {set} }}\n",
@@ -126,11 +126,11 @@ fn by_status(column: &ColumnSight, when: Option<&ColumnSight>) -> Option<State> 
 }
 
 fn numbers(column: &ColumnSight, doubts: &mut Vec<String>) -> (String, String) {
-    let number = |text: &String| text.parse::<i64>().ok();
-    let mut known: Vec<i64> = column.values.iter().filter_map(number).collect();
+    let number = |text: &str| text.parse::<i64>().ok();
+    let mut known: Vec<i64> = column.values().filter_map(number).collect();
     known.sort_unstable();
     let least = known.first().copied();
-    let pending = column.default.as_ref().and_then(number).or(least);
+    let pending = column.default.as_deref().and_then(number).or(least);
     let pending = pending.unwrap_or_default();
     let done = known.iter().find(|value| **value > pending);
     let done = done.copied().unwrap_or(pending + 1);
@@ -144,8 +144,10 @@ fn numbers(column: &ColumnSight, doubts: &mut Vec<String>) -> (String, String) {
 fn texts(column: &ColumnSight, doubts: &mut Vec<String>) -> Option<(String, String)> {
     let find = |words: &[&str]| {
         let find = |word: &&str| {
-            let mut values = column.values.iter();
-            values.find(|value| words::plain(value) == **word).cloned()
+            let mut values = column.values();
+            values
+                .find(|value| words::plain(value) == **word)
+                .map(str::to_owned)
         };
         words.iter().find_map(find)
     };
@@ -157,7 +159,7 @@ fn texts(column: &ColumnSight, doubts: &mut Vec<String>) -> Option<(String, Stri
     {
         return Some((pending.clone(), done.clone()));
     }
-    if column.is_closed {
+    if !column.allowed.is_empty() {
         return None;
     }
     let like = pending.as_ref().or(done.as_ref())?;

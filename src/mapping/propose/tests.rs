@@ -20,9 +20,8 @@ fn sight(table: &str, columns: &[&str]) -> Sight {
                 b'+' => column.is_drawn = true,
                 b'=' => column.default = Some(word[1..].into()),
                 _ => {
-                    let values = word.trim_matches(['(', ')', '?']).split('|');
-                    column.values = values.map(Into::into).collect();
-                    column.is_closed = !word.ends_with('?');
+                    let values = word.trim_matches(['(', ')']).split('|');
+                    column.allowed = values.map(Into::into).collect();
                 }
             }
         }
@@ -168,7 +167,7 @@ fn a_home_made_table_is_guessed_from_its_columns() {
     ]
     .concat();
     let mut sight = sight("my_outbox", &columns);
-    sight.columns[1].values = vec!["NEW".into()];
+    sight.columns[1].seen = vec!["NEW".into()];
     let found = propose(&sight, false).remove(0);
     assert_eq!(found.certainty, Certainty::Likely);
     let mapping = found.mapping().expect("a mapping");

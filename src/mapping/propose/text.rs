@@ -20,6 +20,11 @@ pub(super) fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
+/// A part that is a text.
+pub(super) fn line(part: &str, text: &str) -> String {
+    format!("{part} = {}\n", quoted(text))
+}
+
 /// The name of a part or column before `=`.
 pub(super) fn key(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');

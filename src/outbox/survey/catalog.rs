@@ -107,7 +107,6 @@ fn column(row: &PgRow) -> Result<ColumnSight, DbError> {
     let labels = get::<Vec<String>>(row, 10)?;
     let checks = get::<Vec<String>>(row, 11)?;
     let in_checks = checks.iter().flat_map(|check| alternatives(check));
-    let values: Vec<String> = labels.into_iter().chain(in_checks).collect();
     Ok(ColumnSight {
         name: get(row, 4)?,
         sql_type: get(row, 5)?,
@@ -115,8 +114,8 @@ fn column(row: &PgRow) -> Result<ColumnSight, DbError> {
         is_unique: get(row, 7)?,
         is_drawn: get(row, 8)?,
         default: default.as_deref().and_then(constant),
-        is_closed: !values.is_empty(),
-        values,
+        allowed: labels.into_iter().chain(in_checks).collect(),
+        seen: Vec::new(),
     })
 }
 

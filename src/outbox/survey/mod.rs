@@ -223,9 +223,7 @@ impl Surveyor<'_> {
         let values = values.await?.unwrap_or_default();
         let columns = listed.sight.columns.iter_mut();
         for status in columns.filter(|it| it.name == column) {
-            let unknown = values.iter().filter(|value| !status.values.contains(value));
-            let unknown: Vec<_> = unknown.cloned().collect();
-            status.values.extend(unknown);
+            status.seen.clone_from(&values);
         }
         Ok(())
     }
