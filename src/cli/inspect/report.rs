@@ -57,7 +57,7 @@ fn table(found: &Surveyed) -> String {
             "    (to keep the order of each key, add the column first, and leave out {NO_ORDER})"
         ));
     }
-    lines.push("  as a role of its own, once these are made:".into());
+    lines.push("  as a role of its own, once they are made:".into());
     lines.extend(found.grants.lines().map(indented));
     if !found.samples.is_empty() {
         lines.push("  what would be sent:".into());

@@ -4,7 +4,7 @@ use sqlx::postgres::PgRow;
 
 use super::{DbError, Found, Listed, Session, Surveyed, Surveyor, Table, order_column};
 use crate::{
-    mapping::Done,
+    mapping::{Done, propose::Source},
     outbox::{quote_identifier, session::statement, table::get},
     template::quote_literal,
 };
@@ -144,6 +144,10 @@ impl Surveyed {
     /// How far the order of events can be told.
     pub(super) fn heed_order(&mut self, table: &Table, found: &Found) {
         if self.mapping.key.is_none() {
+            if let Source::Guess = self.proposal.source {
+                // That is among what is doubtful about the guess.
+                return;
+            }
             self.doubt(
                 "order",
                 "events have no key, and so no order",

@@ -10,6 +10,7 @@
 mod catalog;
 mod data;
 mod doubts;
+mod found;
 mod next;
 
 use std::time::Duration;
@@ -18,71 +19,16 @@ use super::{
     Database, DbError, Names, Ordering, Outbox, Session, Table, Timeouts, catalog::Found,
     fit::Misfit, inspect::Finding, table::order_column,
 };
-use crate::{
-    event::Event,
-    mapping::{
-        Mapping,
-        propose::{self, Proposal},
-    },
-    template::Template,
-};
+use crate::mapping::propose;
 use catalog::Listed;
+pub use found::{Backlog, Survey, Surveyed, TOPIC};
 
-/// Where events go in samples and commands when nothing in the table says.
-pub const TOPIC: &str = "events";
 /// The role that GRANTs are written for.
 const ROLE: &str = "outboxd";
 /// No question may take longer, whatever `--statement-timeout` says.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Tables of up to so many pages are counted; above, an index is built outside of `migrate`, too.
 const SMALL: i64 = 10_000;
-
-/// What there is to be found in a database.
-#[derive(Debug, Default)]
-pub struct Survey {
-    /// Tables that look like an outbox, the surest first.
-    pub tables: Vec<Surveyed>,
-    /// Tables that cannot be one, and why.
-    pub passed_over: Vec<(String, String)>,
-    /// How many tables there are in all.
-    pub in_all: i64,
-}
-
-/// A table that looks like an outbox.
-#[derive(Debug)]
-pub struct Surveyed {
-    /// Its name.
-    pub names: Names,
-    /// What its columns may mean.
-    pub proposal: Proposal,
-    /// The same, to be worked with.
-    pub mapping: Mapping,
-    /// What may go wrong, and what to do about it.
-    pub findings: Vec<Finding>,
-    /// How many events wait, if that could be told.
-    pub backlog: Option<Backlog>,
-    /// Statements that are missing, in their order.
-    pub statements: Vec<String>,
-    /// What a relay's role needs, once the relay's own tables are there.
-    pub grants: String,
-    /// Whether nothing tells the order of a key's events.
-    pub lacks_order: bool,
-    /// Whether the relay's own tables are there.
-    pub is_made: bool,
-    /// The first messages, as they would go out.
-    pub samples: Vec<Event>,
-}
-
-/// How many events wait.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Backlog {
-    /// Rows.
-    pub events: i64,
-    /// Whether they were counted.
-    pub is_exact: bool,
-    /// Age of the oldest, in seconds.
-    pub oldest: Option<f64>,
-}
 
 /// What is wanted of a survey.
 pub struct Wanted {
@@ -202,7 +148,7 @@ impl Surveyor<'_> {
         let proposals = propose::propose(&listed.sight, insisting);
         let mut best: Option<(Surveyed, usize)> = None;
         for proposal in proposals {
-            let surveyed = match surveyed(&names, proposal) {
+            let surveyed = match Surveyed::new(&names, proposal) {
                 Ok(surveyed) => surveyed,
                 Err(why) => return Ok(Some(Err(why))),
             };
@@ -295,39 +241,5 @@ impl Surveyor<'_> {
         surveyed.plan(listed, &table, &found, by_index);
         self.look_at_rows(listed, surveyed, &table, by_index, samples)
             .await
-    }
-}
-
-fn surveyed(names: &Names, proposal: Proposal) -> Result<Surveyed, String> {
-    let mut mapping = proposal.mapping().map_err(|problems| problems.join("; "))?;
-    if mapping.destination.is_empty() {
-        mapping.destination = vec![Template::constant(TOPIC)];
-    }
-    Ok(Surveyed {
-        names: names.clone(),
-        proposal,
-        mapping,
-        findings: Vec::new(),
-        backlog: None,
-        statements: Vec::new(),
-        grants: String::new(),
-        lacks_order: false,
-        is_made: false,
-        samples: Vec::new(),
-    })
-}
-
-impl Surveyed {
-    /// Whether nothing in the table says where events go.
-    pub fn needs_topic(&self) -> bool {
-        self.mapping.destination == [Template::constant(TOPIC)]
-    }
-
-    fn doubt(&mut self, subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) {
-        self.findings.push(Finding::warn(subject, what, remedy));
-    }
-
-    fn refused(&mut self, subject: &'static str, error: &DbError) {
-        self.findings.push(Finding::database(subject, error));
     }
 }

@@ -26,7 +26,9 @@ impl Surveyed {
         } else if by_index {
             return;
         }
-        let size = if listed.pages > SMALL {
+        let size = if self.lacks_order {
+            "; this one is for the order that is to be added"
+        } else if listed.pages > SMALL {
             "; the table is large, and so `migrate` leaves its making to you"
         } else {
             "; `migrate` makes it, as the table is small"
