@@ -68,7 +68,7 @@ impl PeekArgs {
 
 /// The line of the stdout sink, after the row's id and the reason why it cannot be sent, if so. Spliced:
 /// parsing the payload would round its numbers.
-fn line(event: &Event) -> String {
+pub(super) fn line(event: &Event) -> String {
     let message = stdout::line(&event.message);
     let error = event.invalid.as_ref().map(ToString::to_string);
     let error = error.map_or(String::new(), |error| {

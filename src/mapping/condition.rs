@@ -22,7 +22,7 @@ enum Token {
 
 /// Texts that a timestamp would take for a time that changes.
 const TIMES: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
-const WORDS: [&str; 12] = [
+pub(super) const WORDS: [&str; 12] = [
     "and", "or", "not", "is", "null", "true", "false", "in", "like", "between", "distinct", "from",
 ];
 /// The longer first.
@@ -72,6 +72,15 @@ impl Condition {
         self.0.iter().filter_map(|token| match token {
             Token::Column(name) => Some(name.as_str()),
             Token::Text(_) | Token::Plain(_) => None,
+        })
+    }
+
+    /// The constants in it.
+    pub fn constants(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|token| match token {
+            Token::Text(text) => Some(text.as_str()),
+            Token::Plain(word) => word.parse::<f64>().is_ok().then_some(word.as_str()),
+            Token::Column(_) => None,
         })
     }
 

@@ -5,14 +5,15 @@
 mod condition;
 mod file;
 mod preset;
-mod propose;
+pub mod propose;
+mod types;
 
 use std::collections::BTreeMap;
 
 pub use condition::Condition;
 pub use file::parse;
 pub use preset::{PRESETS, Preset};
-pub use propose::{Column, Confidence, Proposal, Whose, propose};
+pub use types::types;
 
 use crate::template::Template;
 

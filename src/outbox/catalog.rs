@@ -8,7 +8,10 @@ use super::{
     session::{Session, statement},
     table::get,
 };
-use crate::{mapping::Mapping, template::quote_literal};
+use crate::{
+    mapping::{Mapping, types},
+    template::quote_literal,
+};
 
 /// A column that is there.
 #[derive(Debug, Clone)]
@@ -35,6 +38,18 @@ pub(super) struct Found {
     pub(super) columns: Vec<Column>,
 }
 
+/// Whether no two rows have the same in the column `a` of the table `c`.
+pub(super) const IS_UNIQUE: &str =
+    "exists (select from pg_index i where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
+        and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum)";
+
+/// Whether the INSERT draws the column `a` of the table `c` from a sequence, one by one.
+pub(super) const IS_DRAWN: &str =
+    "a.attidentity = 'a' and c.relkind = 'r' and exists (select from pg_sequence s where s.seqmin >= 1 and s.seqcache = 1
+        and s.seqincrement = 1 and not s.seqcycle and s.seqrelid in (
+          select d.objid from pg_depend d where d.classid = 'pg_class'::regclass and d.deptype = 'i'
+             and d.refobjid = c.oid and d.refobjsubid = a.attnum))";
+
 /// What changes when a table is swapped for another, rewritten, emptied by TRUNCATE, or gets another
 /// payload column: what was learnt of it then, its floors too, holds no more.
 pub(super) fn stamp_sql(names: &Names, payload: &str) -> String {
@@ -58,11 +73,8 @@ impl Found {
     ) -> Result<Self, DbError> {
         let sql = format!(
             "select c.oid::bigint, coalesce({stamp}, ''), a.attname::text, format_type(a.atttypid, null), a.attnotnull,
-                    exists (select from pg_index i where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
-                       and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum),
-                    a.attidentity = 'a' and c.relkind = 'r' and exists (select from pg_sequence s where s.seqmin >= 1 and s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle
-                       and s.seqrelid in (select d.objid from pg_depend d where d.classid = 'pg_class'::regclass and d.deptype = 'i'
-                         and d.refobjid = c.oid and d.refobjsubid = a.attnum)),
+                    {IS_UNIQUE},
+                    {IS_DRAWN},
                     format_type(a.atttypid, a.atttypmod),
                     exists (select from pg_inherits i where i.inhparent = c.oid and c.relkind = 'r')
                from pg_class c
@@ -156,31 +168,4 @@ fn column(row: &PgRow) -> Option<Result<Column, DbError>> {
     };
     let name = get::<Option<String>>(row, 2).transpose()?;
     Some(name.and_then(read))
-}
-
-/// What the columns of a part may be made of; what is read as text may be anything.
-fn types(part: &str, column: &str, is_own: bool) -> Option<&'static [&'static str]> {
-    Some(match (part, is_own) {
-        // The pending index is over the key itself.
-        (_, true) if ["aggregate_id", "topic"].contains(&column) => &["text", "character varying"],
-        ("id", true) => &["bigint"],
-        ("id", false) => &[
-            "bigint",
-            "integer",
-            "smallint",
-            "uuid",
-            "text",
-            "character varying",
-        ],
-        ("payload", _) => &["jsonb", "json", "text", "character varying", "bytea"],
-        ("headers_json", _) => &["jsonb", "json", "text", "character varying"],
-        ("headers_arrays", _) => &["text[]", "character varying[]"],
-        ("time" | "done", true) => &["timestamp with time zone", "timestamp without time zone"],
-        ("time", false) => &[
-            "timestamp with time zone",
-            "timestamp without time zone",
-            "bigint",
-        ],
-        _ => return None,
-    })
 }

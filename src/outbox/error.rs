@@ -91,6 +91,15 @@ impl DbError {
         }
     }
 
+    /// Whether it answers the question, and others may be asked.
+    pub(super) fn is_answer(&self) -> bool {
+        match &self.cause {
+            Cause::Sql(_) => self.said().is_some() && !self.is_unreachable(),
+            Cause::Table(_) | Cause::Privilege(_) => true,
+            Cause::Settings(_) | Cause::Deadline(_) => false,
+        }
+    }
+
     /// Whether the tables are not as they must be: wrong at start (exit 78), waited out later.
     pub fn is_schema(&self) -> bool {
         matches!(self.cause, Cause::Table(_))
@@ -115,6 +124,11 @@ impl DbError {
     /// Whether a statement took longer than it may.
     pub fn is_statement_timeout(&self) -> bool {
         self.code().as_deref() == Some("57014") || matches!(self.cause, Cause::Deadline(_))
+    }
+
+    /// Whether the server gave up waiting for a lock, or for the end of the statement.
+    pub(super) fn is_impatience(&self) -> bool {
+        self.is_lock_timeout() || self.code().as_deref() == Some("57014")
     }
 
     /// Whether the answer to the whole of the outage may be to wait for a server to come back.

@@ -33,6 +33,8 @@ struct Fitting<'a> {
     mapping: &'a Mapping,
     table: &'a Table,
     found: &'a Found,
+    /// Nothing but SELECT and the lock of a reader may be asked for.
+    only_reads: bool,
     misfits: Vec<Misfit>,
 }
 
@@ -43,11 +45,31 @@ impl Outbox {
         session: &mut Session,
         table: &Table,
     ) -> Result<Vec<Misfit>, DbError> {
+        self.misfits_of(session, table, false).await
+    }
+
+    /// The same for a role that may read only, as far as it can be told. (To plan an UPDATE takes the
+    /// right to it, and the lock.)
+    pub(super) async fn misfits_for_reader(
+        &self,
+        session: &mut Session,
+        table: &Table,
+    ) -> Result<Vec<Misfit>, DbError> {
+        self.misfits_of(session, table, true).await
+    }
+
+    async fn misfits_of(
+        &self,
+        session: &mut Session,
+        table: &Table,
+        only_reads: bool,
+    ) -> Result<Vec<Misfit>, DbError> {
         let found = Found::look(session, &self.names, &self.mapping).await?;
         let mut fitting = Fitting {
             mapping: &self.mapping,
             table,
             found: &found,
+            only_reads,
             misfits: Vec::new(),
         };
         for wrong in found.wrong_types(&self.names, &self.mapping) {
@@ -206,10 +228,12 @@ impl Fitting<'_> {
         let place = self.mapping.place("done");
         if let Some(set) = &self.table.set {
             let outbox = self.table.names.outbox();
-            let sql = format!(
-                "update {outbox} as o set {set} where {}",
-                self.table.pending
-            );
+            let sql = if self.only_reads {
+                format!("select {}", self.values(settings).join(", "))
+            } else {
+                let pending = &self.table.pending;
+                format!("update {outbox} as o set {set} where {pending}")
+            };
             if let Err(error) = plan(session, &sql).await? {
                 self.add(
                     format!("{place}{error}"),
@@ -240,6 +264,15 @@ impl Fitting<'_> {
             Setting::Constant(text) => text,
         };
         format!("{}::{}", quote_literal(value), column.full_type)
+    }
+
+    /// What the set columns are afterwards, each by its name.
+    fn values(&self, settings: &[(String, Setting)]) -> Vec<String> {
+        let values = settings.iter().filter_map(|(name, setting)| {
+            let value = Self::value(self.found.column(name)?, setting, TIMES[0]);
+            Some(format!("{value} as {}", quote_identifier(name)))
+        });
+        values.collect()
     }
 
     async fn ends_pending(
@@ -280,15 +313,7 @@ impl Fitting<'_> {
                        where not a.attname = any($2::text[]))";
         let query = statement(sql).bind(i64::from(self.table.oid)).bind(names);
         let constraints = session.fetch("verify", query).await?;
-        let row = settings.iter().filter_map(|(name, setting)| {
-            let column = self.found.column(name)?;
-            Some(format!(
-                "{} as {}",
-                Self::value(column, setting, TIMES[0]),
-                quote_identifier(name)
-            ))
-        });
-        let row = row.collect::<Vec<_>>().join(", ");
+        let row = self.values(settings).join(", ");
         let mut broken = Vec::new();
         for constraint in &constraints {
             let (name, condition): (String, String) = (get(constraint, 0)?, get(constraint, 1)?);
@@ -303,7 +328,8 @@ impl Fitting<'_> {
     }
 }
 
-/// The plan of a statement, or what PostgreSQL says of it. A missing privilege is an error.
+/// The plan of a statement, or what PostgreSQL says of it. A missing privilege is an error, and so is
+/// waiting in vain.
 async fn plan(session: &mut Session, sql: &str) -> Result<Result<String, String>, DbError> {
     session
         .execute("verify", statement("savepoint plan"))
@@ -317,7 +343,7 @@ async fn plan(session: &mut Session, sql: &str) -> Result<Result<String, String>
             let lines = rows.iter().map(|row| get::<String>(row, 0));
             Ok(Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n")))
         }
-        Err(error) if error.is_privilege() => Err(error),
+        Err(error) if error.is_privilege() || error.is_impatience() => Err(error),
         Err(error) => {
             let Some(said) = error.said() else {
                 return Err(error);

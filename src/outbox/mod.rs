@@ -25,7 +25,7 @@ mod sample;
 mod scene;
 mod session;
 mod settle;
-mod survey;
+pub mod survey;
 mod table;
 pub mod url;
 mod verify;
@@ -52,7 +52,6 @@ use session::statement;
 pub use session::{Database, Session, Timeouts};
 pub use settle::Confirmed;
 use sqlx::postgres::PgRow;
-pub use survey::{SeenTable, Waiting, tables};
 pub use table::{LANES, PayloadType, Table};
 
 use crate::lock::lock;

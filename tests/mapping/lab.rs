@@ -98,7 +98,10 @@ impl Foreign {
             By::Time => ("at, ", format!("{BASE} + n * interval '1 ms', ")),
             By::Number => ("", String::new()),
             // Whatever quotes might be lost.
-            By::Text => ("ref, ", r#"lpad(n::text, 8, '0') || E' \'",{columns}\\', "#.into()),
+            By::Text => (
+                "ref, ",
+                r#"lpad(n::text, 8, '0') || E' \'",{columns}\\', "#.into(),
+            ),
             By::Characters => ("ulid, ", "'01' || lpad(n::text, 24, '0'), ".into()),
             By::Given => ("ref, ", "n, ".into()),
         };

@@ -13,6 +13,8 @@ mod instances;
 mod lab;
 mod look;
 mod migrate;
+mod preset;
 mod privileges;
+mod proposals;
 mod prune;
 mod sample;
