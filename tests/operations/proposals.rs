@@ -9,7 +9,7 @@ use crate::{
 };
 
 const DEBEZIUM: &str = include_str!("../presets/tables/debezium.sql");
-const HOME_MADE: &str = "create table events_to_send (id bigserial primary key, status text not null default 'NEW', topic text not null,
+const HOME_MADE: &str = "create table events_to_send (id bigint generated always as identity primary key, status text not null default 'NEW', topic text not null,
      aggregate_id text, body text, created_at timestamptz not null default now())";
 
 async fn database(sql: &str) -> Database {
