@@ -29,9 +29,11 @@ pub(super) struct Column {
 }
 
 /// A table that is there.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Found {
+    /// The namespace of its lane locks.
     pub(super) oid: u32,
+    /// Tells this table, as it is, from another of its name.
     pub(super) stamp: String,
     /// Other tables inherit from it: their rows are its own, and their ids may be the same.
     pub(super) has_heirs: bool,

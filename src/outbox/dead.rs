@@ -289,7 +289,9 @@ impl Outbox {
                     where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.classid = $1::bigint::oid and l.objid = $2::bigint::oid
                       and l.database = (select oid from pg_database where datname = current_database())";
         link.session.begin_reading(&self.timeouts).await?;
-        let query = statement(sql).bind(i64::from(link.table.oid)).bind(lane);
+        let query = statement(sql)
+            .bind(i64::from(link.table.found.oid))
+            .bind(lane);
         let rows = link.session.fetch("lock", query).await?;
         link.session.commit().await?;
         rows.first().map(|row| get(row, 0)).transpose()

@@ -8,7 +8,7 @@
 
 use super::{
     DbError, Ordering, Outbox, Session,
-    catalog::{Column, Found},
+    catalog::Column,
     session::statement,
     table::{Order, Table, get, of_row, order_column},
 };
@@ -32,7 +32,6 @@ pub(super) struct Misfit {
 struct Fitting<'a> {
     mapping: &'a Mapping,
     table: &'a Table,
-    found: &'a Found,
     /// Nothing but SELECT and the lock of a reader may be asked for.
     only_reads: bool,
     misfits: Vec<Misfit>,
@@ -64,15 +63,13 @@ impl Outbox {
         table: &Table,
         only_reads: bool,
     ) -> Result<Vec<Misfit>, DbError> {
-        let found = Found::look(session, &self.names, &self.mapping).await?;
         let mut fitting = Fitting {
             mapping: &self.mapping,
             table,
-            found: &found,
             only_reads,
             misfits: Vec::new(),
         };
-        for wrong in found.wrong_types(&self.names, &self.mapping) {
+        for wrong in table.found.wrong_types(&self.names, &self.mapping) {
             fitting.add(wrong, "map another column, or alter this one");
         }
         if self.mapping.is_own() {
@@ -123,7 +120,7 @@ impl Fitting<'_> {
     }
 
     fn id(&mut self) {
-        let Some(id) = self.found.column(&self.mapping.id) else {
+        let Some(id) = self.table.found.column(&self.mapping.id) else {
             return;
         };
         let (place, outbox) = (self.mapping.place("id"), self.table.names.outbox());
@@ -149,7 +146,7 @@ impl Fitting<'_> {
     }
 
     fn heirs(&mut self) {
-        if self.found.has_heirs {
+        if self.table.found.has_heirs {
             let names = &self.table.names;
             self.add(
                 format!("other tables inherit from {}: a row of theirs may have the id of another, and be marked with it", names.display()),
@@ -163,7 +160,7 @@ impl Fitting<'_> {
         if self.mapping.key.is_none() {
             return;
         }
-        if let Some(by) = order_column(self.found, self.mapping) {
+        if let Some(by) = order_column(&self.table.found, self.mapping) {
             if !by.is_not_null {
                 let column = quote_identifier(&by.name);
                 self.add(
@@ -181,7 +178,7 @@ impl Fitting<'_> {
             )
         };
         if let Some(order) = &self.mapping.order {
-            let what = self.found.lacks(names, self.mapping, "order", order);
+            let what = self.table.found.lacks(names, self.mapping, "order", order);
             let remedy = format!(
                 "add it: {}; or, if no order is needed, run with --ordering none",
                 add(order)
@@ -189,7 +186,7 @@ impl Fitting<'_> {
             self.add(what, remedy);
             return;
         }
-        let id = self.found.column(&self.mapping.id);
+        let id = self.table.found.column(&self.mapping.id);
         self.add(
             format!(
                 "{}nothing tells which of two events of {} came first: ids of type {} do not",
@@ -269,7 +266,7 @@ impl Fitting<'_> {
     /// What the set columns are afterwards, each by its name.
     fn values(&self, settings: &[(String, Setting)]) -> Vec<String> {
         let values = settings.iter().filter_map(|(name, setting)| {
-            let value = Self::value(self.found.column(name)?, setting, TIMES[0]);
+            let value = Self::value(self.table.found.column(name)?, setting, TIMES[0]);
             Some(format!("{value} as {}", quote_identifier(name)))
         });
         values.collect()
@@ -286,7 +283,7 @@ impl Fitting<'_> {
         for now in TIMES {
             let sql = condition.to_sql(|name| {
                 let set = settings.iter().find(|(column, _)| column == name);
-                match (set, self.found.column(name)) {
+                match (set, self.table.found.column(name)) {
                     (Some((_, setting)), Some(column)) => Self::value(column, setting, now),
                     _ => of_row(name),
                 }
@@ -311,7 +308,9 @@ impl Fitting<'_> {
                     where conrelid = $1::bigint::oid and contype = 'c' and not exists (
                       select from unnest(conkey) k join pg_attribute a on a.attrelid = conrelid and a.attnum = k
                        where not a.attname = any($2::text[]))";
-        let query = statement(sql).bind(i64::from(self.table.oid)).bind(names);
+        let query = statement(sql)
+            .bind(i64::from(self.table.found.oid))
+            .bind(names);
         let constraints = session.fetch("verify", query).await?;
         let row = self.values(settings).join(", ");
         let mut broken = Vec::new();

@@ -9,7 +9,6 @@
 
 use super::{
     DbError, Names, Outbox, Session,
-    catalog::Found,
     effects::EffectsTable,
     needs,
     session::statement,
@@ -282,12 +281,11 @@ impl Outbox {
             ),
             PENDING_INDEX => {
                 let table = Table::describe(session, names, &self.mapping).await?;
-                let found = Found::look(session, names, &self.mapping).await?;
-                let wrong = found.wrong_types(names, &self.mapping);
+                let wrong = table.found.wrong_types(names, &self.mapping);
                 if !wrong.is_empty() {
                     return Err(DbError::table(wrong.join("; ")));
                 }
-                let indexes = self.lane_indexes(session, table.oid).await?;
+                let indexes = self.lane_indexes(session, table.found.oid).await?;
                 return Ok(indexes.iter().any(LaneIndex::serves));
             }
             EFFECTS => return self.effects_found(session).await,

@@ -114,7 +114,7 @@ impl Outbox {
             self.names.outbox(),
             link.table.pending,
             link.table.lane,
-            link.table.oid,
+            link.table.found.oid,
         );
         let row = link.session.fetch_one("status", statement(sql)).await?;
         Ok((get(&row, 0)?, get(&row, 1)?))

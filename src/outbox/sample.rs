@@ -192,6 +192,6 @@ fn estimate_sql(table: &Table) -> String {
     format!(
         "(select coalesce(max(c.reltuples), -1)::bigint from pg_index i join pg_class c on c.oid = i.indexrelid \
            where i.indrelid = {} and i.indisvalid and pg_get_indexdef(i.indexrelid) like '%hashtextextended%')",
-        table.oid
+        table.found.oid
     )
 }

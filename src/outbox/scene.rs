@@ -23,7 +23,7 @@ impl Outbox {
              select json_build_object('lanes', ({lanes}), 'relays', ({relays}), 'held', ({held}), 'failures', ({failures}))::text;
              commit",
             begin = self.timeouts.begin_sql(),
-            lanes = lanes_sql(link.table.oid),
+            lanes = lanes_sql(link.table.found.oid),
             relays = self.relays_sql(),
             held = self.failures_sql("f.holds", "f.id"),
             failures = self.failures_sql("f.state in ('retrying', 'dead')", "f.failed_at desc"),

@@ -65,12 +65,10 @@ pub(super) enum Order {
 pub struct Table {
     /// Names of this table and its companions.
     pub names: Names,
-    /// The table's oid: the namespace of its lane locks.
-    pub oid: u32,
+    /// What it is made of.
+    pub(super) found: Found,
     /// What the payload is.
     pub payload: PayloadType,
-    /// Tells this table, as it is, from another of its name.
-    pub stamp: String,
     /// What ids are made of.
     pub(super) id: IdType,
     pub(super) order: Order,
@@ -116,6 +114,14 @@ impl Table {
         mapping: &Mapping,
     ) -> Result<Self, DbError> {
         let found = Found::look(session, names, mapping).await?;
+        Self::of(found, names, mapping)
+    }
+
+    /// What was found, by the mapping.
+    ///
+    /// # Errors
+    /// As [`Self::describe`].
+    pub(super) fn of(found: Found, names: &Names, mapping: &Mapping) -> Result<Self, DbError> {
         let missing = found.missing(names, mapping);
         if !missing.is_empty() {
             return Err(DbError::table(missing.join("\n")));
@@ -131,9 +137,7 @@ impl Table {
         let time = mapping.time.as_deref().and_then(column);
         Ok(Self {
             names: names.clone(),
-            oid: found.oid,
             payload,
-            stamp: found.stamp.clone(),
             id,
             order: order(&found, mapping),
             pending: pending(mapping, of_row),
@@ -148,6 +152,7 @@ impl Table {
             payload_name: mapping.payload.clone(),
             set: set_sql(&mapping.done),
             id_column,
+            found,
         })
     }
 
@@ -229,7 +234,7 @@ impl Table {
     /// The two-part advisory lock of a lane, as SQL arguments.
     pub fn lock_sql(&self, lane: &str) -> String {
         // The oid's bits as an int4: oids above 2^31 become negative, still one namespace each.
-        format!("{}, {lane}", self.oid.cast_signed())
+        format!("{}, {lane}", self.found.oid.cast_signed())
     }
 
     /// The statement that makes the index by which claims find their rows.

@@ -35,7 +35,7 @@ impl Outbox {
         session: &mut Session,
         table: &Table,
     ) -> Result<(), DbError> {
-        let indexes = self.lane_indexes(session, table.oid).await?;
+        let indexes = self.lane_indexes(session, table.found.oid).await?;
         if let Some(index) = indexes.iter().find(|index| index.is_foreign()) {
             return Err(DbError::table(format!(
                 "index {} divides the keys of {} into {} lanes, this outboxd into {LANES}: \

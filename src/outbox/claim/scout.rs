@@ -150,7 +150,7 @@ impl Outbox {
                 }
                 _ => {
                     // No schema change comes between this and the claim's end: the table is locked.
-                    if get::<&str>(row, 3)? != table.stamp {
+                    if get::<&str>(row, 3)? != table.found.stamp {
                         return Err(DbError::table(format!(
                             "{} was replaced, rewritten or emptied: looking at it anew",
                             table.names.display()
@@ -291,7 +291,7 @@ impl Scout<'_> {
                   and mode not in ('AccessShareLock', 'RowShareLock') and pid is distinct from pg_backend_pid()), '')",
             number = self.table.order_by(),
             outbox = self.table.names.outbox(),
-            oid = self.table.oid,
+            oid = self.table.found.oid,
         )
     }
 }

@@ -6,7 +6,9 @@ use crate::outbox::{DbError, LANES, Table, verify::LaneIndex};
 impl Inspection<'_> {
     pub(super) async fn pending_index(&mut self, table: &Table) -> Result<(), DbError> {
         let outbox = self.outbox;
-        let indexes = outbox.lane_indexes(&mut self.session, table.oid).await?;
+        let indexes = outbox
+            .lane_indexes(&mut self.session, table.found.oid)
+            .await?;
         for index in indexes.iter().filter(|index| index.is_foreign()) {
             self.wrong(
                 "pending index",

@@ -113,20 +113,16 @@ impl Inspection<'_> {
         if mapping.is_own() {
             self.own_columns(&found);
         }
-        let table = match Table::describe(&mut self.session, names, mapping).await {
-            Ok(table) => table,
-            Err(error) if error.is_schema() => {
-                for what in wrong {
-                    self.wrong("columns", what, "map another column, or alter this one");
-                }
-                return Ok(None);
+        let Ok(table) = Table::of(found, names, mapping) else {
+            for what in wrong {
+                self.wrong("columns", what, "map another column, or alter this one");
             }
-            Err(error) => return Err(error),
+            return Ok(None);
         };
         for misfit in outbox.misfits(&mut self.session, &table).await? {
             self.wrong("mapping", misfit.what, misfit.remedy);
         }
-        self.order(&table, &found);
+        self.order(&table);
         Ok(Some(table))
     }
 
@@ -147,12 +143,12 @@ impl Inspection<'_> {
     }
 
     /// How far order can be promised in a table that was not made for it.
-    fn order(&mut self, table: &Table, found: &Found) {
+    fn order(&mut self, table: &Table) {
         let mapping = &self.outbox.mapping;
         if mapping.is_own() || mapping.key.is_none() || self.outbox.ordering() == Ordering::None {
             return;
         }
-        let Some(by) = order_column(found, mapping) else {
+        let Some(by) = order_column(&table.found, mapping) else {
             return;
         };
         if !table.is_ranked() {

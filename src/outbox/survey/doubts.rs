@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgRow;
 
-use super::{DbError, Found, Listed, Session, Surveyed, Surveyor, Table, order_column};
+use super::{DbError, Listed, Session, Surveyed, Surveyor, Table, order_column};
 use crate::{
     mapping::{Done, propose::Source},
     outbox::{quote_identifier, session::statement, table::get},
@@ -142,7 +142,7 @@ impl Surveyed {
     }
 
     /// How far the order of events can be told.
-    pub(super) fn heed_order(&mut self, table: &Table, found: &Found) {
+    pub(super) fn heed_order(&mut self, table: &Table) {
         if self.mapping.key.is_none() {
             if let Source::Guess = self.proposal.source {
                 // That is among what is doubtful about the guess.
@@ -155,7 +155,7 @@ impl Surveyed {
             );
             return;
         }
-        let Some(by) = order_column(found, &self.mapping) else {
+        let Some(by) = order_column(&table.found, &self.mapping) else {
             return;
         };
         let (name, outbox) = (&by.name, self.names.outbox());

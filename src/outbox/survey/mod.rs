@@ -226,19 +226,18 @@ impl Surveyor<'_> {
         }
         let found = self.ask(async |session| {
             let table = Table::describe(session, &outbox.names, &outbox.mapping).await?;
-            let found = Found::look(session, &outbox.names, &outbox.mapping).await?;
             let by_index = outbox.reads_by_index(session, &table).await?;
-            Ok((table, found, by_index))
+            Ok((table, by_index))
         });
-        let (table, found, by_index) = match found.await? {
+        let (table, by_index) = match found.await? {
             Ok(found) => found,
             Err(error) => {
                 surveyed.refused("pending index", &error);
                 return Ok(());
             }
         };
-        surveyed.heed_order(&table, &found);
-        surveyed.plan(listed, &table, &found, by_index);
+        surveyed.heed_order(&table);
+        surveyed.plan(listed, &table, by_index);
         self.look_at_rows(listed, surveyed, &table, by_index, samples)
             .await
     }

@@ -8,14 +8,15 @@ use crate::outbox::{
 
 impl Surveyed {
     /// Notes the statements that are missing, in the order in which they are to be run.
-    pub(super) fn plan(&mut self, listed: &Listed, table: &Table, found: &Found, by_index: bool) {
+    pub(super) fn plan(&mut self, listed: &Listed, table: &Table, by_index: bool) {
         if self.mapping.is_own() && !self.is_made {
             // `migrate` makes all of it.
             return;
         }
-        self.mend_id(found);
+        self.mend_id(&table.found);
         let mut table = table.clone();
-        let has_order = self.mapping.key.is_none() || order_column(found, &self.mapping).is_some();
+        let has_order =
+            self.mapping.key.is_none() || order_column(&table.found, &self.mapping).is_some();
         if !has_order {
             let order = self.mapping.order.as_deref().unwrap_or("outbox_order");
             let statement = numbering(&self.names.outbox(), order);
