@@ -101,13 +101,15 @@ impl Outbox {
         );
         let further =
             ", number, (extract(epoch from clock_timestamp()) * 1000000)::bigint as clock";
-        let sql = row::sized_within_and(&from, &bytes.to_string(), &most.to_string(), further);
+        let sql =
+            row::sized_within_and(table, &from, &bytes.to_string(), &most.to_string(), further);
         link.session.begin_reading(&self.timeouts).await?;
         let rows = link.read("follow", sql).await?;
         link.session.commit().await?;
         let read = rows.iter().map(|row| {
-            let event = row::event(row, &link.table, get(row, row::COLUMNS + 1)?, most)?;
-            let place = get(row, row::COLUMNS)?;
+            let further = row::count(&link.table);
+            let event = row::event(row, &link.table, get(row, further + 1)?, most)?;
+            let place = get(row, further)?;
             Ok(Row { event, place })
         });
         read.collect()

@@ -18,7 +18,7 @@ impl Outbox {
         let query = statement(sql).bind(limit);
         let rows = link.session.fetch("peek", query).await?;
         link.session.commit().await?;
-        let now_column = row::COLUMNS;
+        let now_column = row::count(&link.table);
         rows.iter()
             .map(|row| row::event(row, &link.table, get(row, now_column)?, usize::MAX))
             .collect()

@@ -14,18 +14,35 @@ use crate::{
 /// What PostgreSQL counts time from, in microseconds after 1970.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
-/// How many columns are selected.
-pub(super) const COLUMNS: usize = 11;
+/// How many columns are selected where rows are ordered by their ids; else one more comes in front of the
+/// last, the size: a row's place.
+const COLUMNS: usize = 10;
 const PAYLOAD: usize = 6;
 const PLACE: usize = 9;
-const SIZE_AT: usize = 10;
+
+/// How many columns are selected, where further ones begin.
+pub(super) fn count(table: &Table) -> usize {
+    COLUMNS + usize::from(!table.is_ordered_by_id())
+}
+
+/// What tells a row's place in the order, besides its id.
+fn place(table: &Table) -> Option<String> {
+    match &table.order {
+        Order::Numbered(_) if table.is_ordered_by_id() => None,
+        Order::Numbered(column) => Some(format!("{column}::bigint")),
+        Order::Ranked(columns) => Some(
+            columns
+                .first()
+                .map_or("null::text".into(), |(column, _)| format!("{column}::text")),
+        ),
+    }
+}
 
 /// The columns that are read of a row `o`.
 pub(super) fn columns(table: &Table) -> String {
     format!(
         "{id} as id, {lane} as lane, {event_id} as event_id, {destination} as destination, {key} as key, \
-         {event_type} as event_type, {payload} as payload, {headers} as headers, timestamptz_send({created_at}) as created_at, \
-         {place} as place",
+         {event_type} as event_type, {payload} as payload, {headers} as headers, timestamptz_send({created_at}) as created_at{place}",
         id = table.id.readable(&table.id_column),
         lane = table.lane,
         event_id = table.event_id,
@@ -35,13 +52,7 @@ pub(super) fn columns(table: &Table) -> String {
         payload = table.payload_sql(),
         headers = table.headers,
         created_at = table.created_at,
-        place = match &table.order {
-            Order::Numbered(_) if table.is_ordered_by_id() => "null::bigint".into(),
-            Order::Numbered(column) => format!("{column}::bigint"),
-            Order::Ranked(columns) => columns
-                .first()
-                .map_or("null::text".into(), |(column, _)| format!("{column}::text")),
-        },
+        place = place(table).map_or(String::new(), |place| format!(", {place} as place")),
     )
 }
 
@@ -56,21 +67,28 @@ pub(super) fn sized(from: &str) -> String {
 
 /// As [`sized`], as many rows as fit into `bytes`, the first in any case. A payload above `most` bytes is
 /// left where it is. (Both are SQL.)
-pub(super) fn sized_within(from: &str, bytes: &str, most: &str) -> String {
-    sized_within_and(from, bytes, most, "")
+pub(super) fn sized_within(table: &Table, from: &str, bytes: &str, most: &str) -> String {
+    sized_within_and(table, from, bytes, most, "")
 }
 
 /// The same with further columns at the end: `, name`.
-pub(super) fn sized_within_and(from: &str, bytes: &str, most: &str, further: &str) -> String {
+pub(super) fn sized_within_and(
+    table: &Table,
+    from: &str,
+    bytes: &str,
+    most: &str,
+    further: &str,
+) -> String {
+    let place = place(table).map_or("", |_| ", place");
     format!(
-        "select id, lane, event_id, destination, key, event_type, case when size <= {most} then payload end, headers, created_at, place, size{further} \
+        "select id, lane, event_id, destination, key, event_type, case when size <= {most} then payload end, headers, created_at{place}, size{further} \
            from (select o.*, {SIZE} as size, sum({SIZE}) over (rows unbounded preceding) as total from {from}) o where total - size < {bytes}"
     )
 }
 
 /// Bytes of payload and headers.
-pub(super) fn size(row: &PgRow) -> Result<usize, DbError> {
-    let size: i32 = get(row, SIZE_AT)?;
+pub(super) fn size(row: &PgRow, table: &Table) -> Result<usize, DbError> {
+    let size: i32 = get(row, count(table) - 1)?;
     Ok(usize::try_from(size).unwrap_or_default())
 }
 
@@ -82,7 +100,7 @@ pub(super) fn event(
     most: usize,
 ) -> Result<Event, DbError> {
     let text = |index| get::<Option<String>>(row, index);
-    let size = size(row)?;
+    let size = size(row, table)?;
     let destination = text(3)?;
     let mut invalid = None;
     if destination.is_none() {

@@ -76,6 +76,7 @@ impl Scout<'_> {
              ) select read.*, seen.rows from seen left join read on true",
             floors = self.arguments.floors,
             read = row::sized_within(
+                self.table,
                 &rows,
                 &self.arguments.first_bytes,
                 &self.arguments.event_bytes
@@ -99,7 +100,7 @@ impl Outbox {
         let Some(row) = rows.first().filter(|_| !claim.failures) else {
             return Ok(());
         };
-        let seen: i64 = get(row, row::COLUMNS)?;
+        let seen: i64 = get(row, row::count(table))?;
         for row in rows {
             if get::<Option<i64>>(row, LANE)?.is_some() {
                 claim.take(row, table, want)?;
@@ -133,7 +134,7 @@ impl Claim {
                 lane.rank = Some((row::rank(row)?, event.id.clone()));
             }
         }
-        self.bytes += row::size(row)?;
+        self.bytes += row::size(row, table)?;
         self.events.push(event);
         Ok(number)
     }

@@ -109,7 +109,7 @@ impl Outbox {
             pending = table.pending,
             order = table.order_by(),
         );
-        let sql = row::sized_within(&due, "$1", &want.event_bytes.to_string());
+        let sql = row::sized_within(table, &due, "$1", &want.event_bytes.to_string());
         let query = statement(sql).bind(want.bytes as i64);
         for row in &link.session.fetch("claim", query).await? {
             let mut event = row::event(row, table, claim.now_us, want.event_bytes)?;
@@ -147,7 +147,7 @@ impl Outbox {
             let lanes: Vec<&Lane> = open.iter().map(|&i| &claim.lanes[i]).collect();
             let rows = rows_sql(&link.table, &lanes, limit, &excluded);
             let (bytes_sql, most_sql) = (bytes.to_string(), want.event_bytes.to_string());
-            let sql = row::sized_within(&rows, &bytes_sql, &most_sql);
+            let sql = row::sized_within(&link.table, &rows, &bytes_sql, &most_sql);
             let rows = link.read("claim", sql).await?;
             let before = claim.bytes;
             let mut counts = [0_usize; LANES];

@@ -81,8 +81,9 @@ impl Outbox {
             session.batch("claim", statements.join("; ")).await?
         };
         // The answers are few columns each, the first of which says what it is.
-        let (events, answers): (Vec<_>, Vec<_>) =
-            rows.iter().partition(|row| row.len() > row::COLUMNS);
+        let (events, answers): (Vec<_>, Vec<_>) = rows
+            .iter()
+            .partition(|row| row.len() > row::count(&link.table));
         let mut claim = Claim::new(first, horizon);
         self.read_scouted(&answers, &link.table, marks, look, &mut claim)?;
         self.take_first(&events, &link.table, want, &mut claim)?;

@@ -170,7 +170,7 @@ async fn first(
     );
     let query = statement(sql).bind(i64::from(limit));
     let rows = session.fetch("survey", query).await?;
-    let now = row::COLUMNS;
+    let now = row::count(table);
     rows.iter()
         .map(|row| row::event(row, table, get(row, now)?, usize::MAX))
         .collect()
