@@ -30,6 +30,26 @@ struct Draft {
     done: Option<Done>,
 }
 
+/// All that a mapping may say.
+const PARTS: [&str; 16] = [
+    "preset",
+    "table",
+    "id",
+    "order",
+    "event_id",
+    "key",
+    "destination",
+    "type",
+    "payload",
+    "content_type",
+    "time",
+    "headers_json",
+    "headers_arrays",
+    "headers",
+    "pending",
+    "done",
+];
+
 type Entry<'a> = Spanned<DeValue<'a>>;
 
 /// Reads a mapping; `origin` is the file's name, for messages.
@@ -103,77 +123,35 @@ impl Reader<'_> {
     }
 
     fn part(&mut self, name: &str, entry: &Entry<'_>, draft: &mut Draft) {
-        let part = match name {
-            "preset" => return,
-            "table" => {
-                draft.table = self.text(entry, "table");
-                "table"
-            }
-            "id" => {
-                draft.id = self.column(entry, "id");
-                "id"
-            }
-            "order" => {
-                draft.order = self.column(entry, "order");
-                "order"
-            }
-            "event_id" => {
-                draft.event_id = self.value(entry, "event_id");
-                "event_id"
-            }
-            "key" => {
-                draft.key = self.value(entry, "key");
-                "key"
-            }
-            "destination" => {
-                draft.destination = self.destination(entry);
-                "destination"
-            }
-            "type" => {
-                draft.event_type = self.value(entry, "type");
-                "type"
-            }
-            "payload" => {
-                draft.payload = self.column(entry, "payload");
-                "payload"
-            }
-            "content_type" => {
-                draft.content_type = self.value(entry, "content_type");
-                "content_type"
-            }
-            "time" => {
-                draft.time = self.column(entry, "time");
-                "time"
-            }
-            "headers_json" => {
-                draft.headers = self.column(entry, "headers_json").map(HeaderColumns::Json);
-                "headers_json"
-            }
-            "headers_arrays" => {
-                draft.headers = self.arrays(entry);
-                "headers_arrays"
-            }
-            "headers" => {
-                draft.further_headers = self.headers(entry);
-                "headers"
-            }
-            "pending" => {
-                draft.pending = self.pending(entry);
-                "pending"
-            }
-            "done" => {
-                draft.done = self.done(entry);
-                "done"
-            }
-            unknown => {
-                let place = self.place(entry.span().start);
-                self.problems.push(format!(
-                    "{place}: there is no `{unknown}` in a mapping: see `outboxd preset show debezium` for one"
-                ));
-                return;
-            }
+        let place = self.place(entry.span().start);
+        let Some(&part) = PARTS.iter().find(|part| **part == name) else {
+            self.problems.push(format!(
+                "{place}: there is no `{name}` in a mapping: see `outboxd preset show debezium` for one"
+            ));
+            return;
         };
-        draft.places.insert(part, self.place(entry.span().start));
+        match part {
+            "table" => draft.table = self.text(entry, part),
+            "id" => draft.id = self.column(entry, part),
+            "order" => draft.order = self.column(entry, part),
+            "event_id" => draft.event_id = self.value(entry, part),
+            "key" => draft.key = self.value(entry, part),
+            "destination" => draft.destination = self.destination(entry),
+            "type" => draft.event_type = self.value(entry, part),
+            "payload" => draft.payload = self.column(entry, part),
+            "content_type" => draft.content_type = self.value(entry, part),
+            "time" => draft.time = self.column(entry, part),
+            "headers_json" => {
+                draft.headers = self.column(entry, part).map(HeaderColumns::Json);
+            }
+            "headers_arrays" => draft.headers = self.arrays(entry),
+            "headers" => draft.further_headers = self.headers(entry),
+            "pending" => draft.pending = self.pending(entry),
+            "done" => draft.done = self.done(entry),
+            // What it begins with was read before.
+            _ => return,
+        }
+        draft.places.insert(part, place);
     }
 
     fn text(&mut self, entry: &Entry<'_>, part: &str) -> Option<String> {

@@ -154,9 +154,7 @@ impl ServerArgs {
             lock_timeout,
         })
     }
-}
 
-impl ServerArgs {
     /// What the table's columns mean; what is wrong is noted in `problems`.
     fn mapping(
         &self,

@@ -10,7 +10,7 @@ use super::{
     DbError, Ordering, Outbox, Session,
     catalog::Column,
     session::statement,
-    table::{Order, Table, get, of_row, order_column},
+    table::{Table, get, of_row, order_column},
 };
 use crate::{
     mapping::{Done, Mapping, Setting},
@@ -170,18 +170,12 @@ impl Fitting<'_> {
             }
             return;
         }
-        let (names, outbox) = (&self.table.names, self.table.names.outbox());
-        let add = |column: &str| {
-            let column = quote_identifier(column);
-            format!(
-                "alter table {outbox} add column {column} bigint generated always as identity unique"
-            )
-        };
+        let names = &self.table.names;
         if let Some(order) = &self.mapping.order {
             let what = self.table.found.lacks(names, self.mapping, "order", order);
             let remedy = format!(
                 "add it: {}; or, if no order is needed, run with --ordering none",
-                add(order)
+                names.numbering(order)
             );
             self.add(what, remedy);
             return;
@@ -197,7 +191,7 @@ impl Fitting<'_> {
             format!(
                 "name the column that does (order = \"created_at\"); or add one: {}, and order = \"outbox_order\"; \
                  or, if no order is needed, run with --ordering none",
-                add("outbox_order")
+                names.numbering("outbox_order")
             ),
         );
     }
@@ -352,12 +346,5 @@ async fn plan(session: &mut Session, sql: &str) -> Result<Result<String, String>
                 .await?;
             Ok(Err(said))
         }
-    }
-}
-
-impl Table {
-    /// Whether rows may come to be seen before others that are older.
-    pub(super) fn is_ranked(&self) -> bool {
-        matches!(self.order, Order::Ranked(_))
     }
 }

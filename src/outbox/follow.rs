@@ -4,7 +4,7 @@
 use super::{
     DbError, Link, Outbox, row,
     row_id::IdType,
-    table::{Order, Table, get, is_integer},
+    table::{Order, Table, get},
 };
 use crate::event::{Event, RowId};
 
@@ -95,7 +95,7 @@ impl Outbox {
         let from = format!(
             "(select {}, {} as number from {} o where {which} order by {}) o",
             row::columns(table),
-            number_sql(table),
+            table.number_sql().unwrap_or_else(|| "null::bigint".into()),
             table.names.outbox(),
             table.order_by(),
         );
@@ -132,17 +132,4 @@ fn of_events(table: &Table, event_ids: &[String]) -> String {
     let ids = event_ids.iter().filter_map(|id| table.id.parse_any(id));
     let ids: Vec<RowId> = ids.collect();
     format!("{id} = any({})", table.id.array(ids.iter()))
-}
-
-/// A number that tells which of two rows comes first; NULL where none does.
-fn number_sql(table: &Table) -> String {
-    match &table.order {
-        Order::Numbered(column) => format!("{column}::bigint"),
-        Order::Ranked(columns) => match columns.first() {
-            Some((_, sql_type)) if sql_type.starts_with("timestamp") || is_integer(sql_type) => {
-                table.age_sql()
-            }
-            _ => "null::bigint".into(),
-        },
-    }
 }

@@ -91,6 +91,15 @@ impl Names {
         format!("{}.{}", self.schema, self.table)
     }
 
+    /// The statement that gives the outbox's rows an order.
+    pub(super) fn numbering(&self, column: &str) -> String {
+        format!(
+            "alter table {} add column {} bigint generated always as identity unique",
+            self.outbox(),
+            quote_identifier(column)
+        )
+    }
+
     /// `to_regclass('…')` of a quoted name, as SQL.
     pub fn regclass(&self) -> String {
         format!("to_regclass({})", quote_literal(&self.outbox()))

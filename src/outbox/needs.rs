@@ -122,15 +122,17 @@ fn readable(column: &str) -> String {
 
 /// The GRANTs, for other tools to apply.
 pub(super) fn script(names: &Names, mapping: &Mapping, roles: &[String], effects: bool) -> String {
+    let grants = grants(names, mapping, roles, effects);
+    format!("-- What a relay does with them, and no more.\n{grants}\n")
+}
+
+/// The GRANTs, one a line.
+pub(super) fn grants(names: &Names, mapping: &Mapping, roles: &[String], effects: bool) -> String {
     let wanted =
         |need: &Need| need.is_needed(mapping) && (effects || !matches!(need, Need::Clean(_)));
-    let grants = Need::ALL.into_iter().filter(wanted);
-    let grants =
-        grants.map(|need| format!("{} to {};\n", need.grant(names, mapping), quoted(roles)));
-    format!(
-        "-- What a relay does with them, and no more.\n{}",
-        grants.collect::<String>()
-    )
+    let needs = Need::ALL.into_iter().filter(wanted);
+    let grants = needs.map(|need| format!("{} to {};", need.grant(names, mapping), quoted(roles)));
+    grants.collect::<Vec<_>>().join("\n")
 }
 
 fn quoted(roles: &[String]) -> String {
@@ -139,17 +141,6 @@ fn quoted(roles: &[String]) -> String {
 }
 
 impl Outbox {
-    /// The GRANTs that a relay's role needs.
-    pub fn grants(&self, role: &str) -> String {
-        let needs = Need::ALL
-            .into_iter()
-            .filter(|need| need.is_needed(&self.mapping) && !matches!(need, Need::Clean(_)));
-        let role = quote_identifier(role);
-        let grants =
-            needs.map(|need| format!("{} to {role};", need.grant(&self.names, &self.mapping)));
-        grants.collect::<Vec<_>>().join("\n")
-    }
-
     /// A query: which privileges of a need a role lacks; `role` is an SQL expression. A table that is not
     /// there lacks none.
     pub(super) fn lacking(&self, need: Need, role: &str) -> String {

@@ -192,22 +192,26 @@ impl Table {
         }
     }
 
+    /// Whether rows may come to be seen before others that are older.
+    pub(super) fn is_ranked(&self) -> bool {
+        matches!(self.order, Order::Ranked(_))
+    }
+
     /// Whether the order is that of ids.
     pub(super) fn is_ordered_by_id(&self) -> bool {
         matches!(&self.order, Order::Numbered(column) if *column == self.id_column)
     }
 
-    /// A number that tells which of several rows is older, as far as there is one.
-    pub(super) fn age_sql(&self) -> String {
+    /// A number that tells which of several rows comes first, where one does.
+    pub(super) fn number_sql(&self) -> Option<String> {
         match &self.order {
-            Order::Numbered(column) => format!("{column}::bigint"),
-            Order::Ranked(columns) => match columns.first() {
-                Some((column, sql_type)) if sql_type.starts_with("timestamp") => format!(
+            Order::Numbered(column) => Some(format!("{column}::bigint")),
+            Order::Ranked(columns) => match columns.first()? {
+                (column, sql_type) if sql_type.starts_with("timestamp") => Some(format!(
                     "case when isfinite({column}) then (least(extract(epoch from {column}), 9e12) * 1000000)::bigint else 0 end"
-                ),
-                Some((column, sql_type)) if is_integer(sql_type) => format!("{column}::bigint"),
-                // None is: all lanes have their turn.
-                _ => "(random() * 1000000000)::bigint".into(),
+                )),
+                (column, sql_type) if is_integer(sql_type) => Some(format!("{column}::bigint")),
+                _ => None,
             },
         }
     }

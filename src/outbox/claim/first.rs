@@ -17,7 +17,7 @@ use crate::outbox::{
     Outbox,
     error::DbError,
     row,
-    table::{LANES, Order, Table, get},
+    table::{LANES, Table, get},
 };
 
 const ROWS: usize = 256;
@@ -130,7 +130,7 @@ impl Claim {
         let number = usize::try_from(event.lane).unwrap_or_default() % LANES;
         if let Some(lane) = self.lane_mut(number) {
             lane.last = event.position;
-            if matches!(table.order, Order::Ranked(_)) {
+            if table.is_ranked() {
                 lane.rank = Some((row::rank(row)?, event.id.clone()));
             }
         }

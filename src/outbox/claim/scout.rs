@@ -242,7 +242,8 @@ impl Scout<'_> {
             } else {
                 String::new()
             },
-            age = self.table.age_sql(),
+            // Where nothing tells the older one, all lanes have their turn.
+            age = self.table.number_sql().unwrap_or_else(|| "(random() * 1000000000)::bigint".into()),
             order = self.table.order_by(),
             claimable = self.claimable(),
             lanes = self.lanes(),

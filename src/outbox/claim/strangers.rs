@@ -107,11 +107,7 @@ fn range_sql(claim: &Claim, table: &Table, paused: Option<&[String]>) -> String 
            join {outbox} o on {pending} and {lane} = u.lane and {within}{excluded}",
         lanes = array(read.iter().map(|lane| lane.number as i64)),
         floors = array(read.iter().map(|lane| lane.mark.floor)),
-        ids = if matches!(table.order, Order::Ranked(_)) {
-            ", last_id"
-        } else {
-            ""
-        },
+        ids = if table.is_ranked() { ", last_id" } else { "" },
         outbox = table.names.outbox(),
         pending = table.pending,
         lane = table.lane,

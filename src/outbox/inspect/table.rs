@@ -170,8 +170,9 @@ impl Inspection<'_> {
         } else {
             format!(
                 "let writers of one key take turns (lock its row first) with a {} drawn after that; \
-                 or add a column that is drawn: alter table {outbox} add column outbox_order bigint generated always as identity unique",
-                by.name
+                 or add a column that is drawn: {}",
+                by.name,
+                table.names.numbering("outbox_order")
             )
         };
         self.warn(

@@ -176,15 +176,9 @@ impl Surveyed {
                 ),
                 format!(
                     "{}; and order = \"outbox_order\" in a mapping; or let writers of one key take turns",
-                    numbering(&outbox, "outbox_order")
+                    table.names.numbering("outbox_order")
                 ),
             );
         }
     }
-}
-
-/// The statement that gives rows an order.
-pub(super) fn numbering(outbox: &str, column: &str) -> String {
-    let column = quote_identifier(column);
-    format!("alter table {outbox} add column {column} bigint generated always as identity unique")
 }

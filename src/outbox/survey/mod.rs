@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::{
     Database, DbError, Names, Ordering, Outbox, Session, Table, Timeouts, catalog::Found,
-    fit::Misfit, inspect::Finding, table::order_column,
+    fit::Misfit, inspect::Finding, needs, table::order_column,
 };
 use crate::mapping::propose;
 use catalog::Listed;
@@ -220,7 +220,7 @@ impl Surveyor<'_> {
     ) -> Result<(), DbError> {
         self.heed_catalog(listed, surveyed).await?;
         let outbox = self.outbox(surveyed);
-        surveyed.grants = outbox.grants(ROLE);
+        surveyed.grants = needs::grants(&surveyed.names, &surveyed.mapping, &[ROLE.into()], false);
         if !listed.is_readable {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! What a table lacks, as statements.
 
-use super::{Found, Listed, SMALL, Surveyed, Table, doubts::numbering, order_column};
+use super::{Found, Listed, SMALL, Surveyed, Table, order_column};
 use crate::outbox::{
     quote_identifier,
     table::{Order, of_row},
@@ -19,7 +19,7 @@ impl Surveyed {
             self.mapping.key.is_none() || order_column(&table.found, &self.mapping).is_some();
         if !has_order {
             let order = self.mapping.order.as_deref().unwrap_or("outbox_order");
-            let statement = numbering(&self.names.outbox(), order);
+            let statement = self.names.numbering(order);
             self.statements.push(format!("{statement};"));
             // The index is over the order that there is then.
             table.order = Order::Numbered(of_row(order));
