@@ -9,8 +9,9 @@
 use super::{
     DbError, Ordering, Outbox, Session,
     catalog::Column,
+    expressions::of_row,
     session::statement,
-    table::{Table, get, of_row, order_column},
+    table::{Table, get, order_column},
 };
 use crate::{
     mapping::{Done, Mapping, Setting},

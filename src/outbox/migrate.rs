@@ -13,7 +13,7 @@ use super::{
     needs,
     session::statement,
     table::{Table, get},
-    verify::{LaneIndex, missing_columns, refuse},
+    verify::{LaneIndex, missing_columns},
 };
 use crate::{
     mapping::Mapping,
@@ -24,11 +24,11 @@ use crate::{
 const LARGE_TABLE_PAGES: i64 = 10_000;
 
 /// One step in the making of the tables. Applied ones never change: a later version adds another.
-struct Migration {
+pub(super) struct Migration {
     /// Those of `--with` count from 1000.
-    version: i32,
+    pub(super) version: i32,
     name: &'static str,
-    sql: &'static str,
+    pub(super) sql: &'static str,
 }
 
 impl Migration {
@@ -118,13 +118,13 @@ pub fn script(names: &Names, extras: &[Extra], grantees: &[String]) -> String {
     parts.join("\n")
 }
 
-fn chosen(extras: &[Extra]) -> Vec<Migration> {
+pub(super) fn chosen(extras: &[Extra]) -> Vec<Migration> {
     let extras = extras.iter().map(|extra| extra.migration());
     MIGRATIONS.into_iter().chain(extras).collect()
 }
 
 /// Fills a migration with names; `id_type` is what ids of the outbox are made of.
-fn fill(names: &Names, sql: &str, id_type: &str) -> String {
+pub(super) fn fill(names: &Names, sql: &str, id_type: &str) -> String {
     sql.replace("{outbox}", &names.outbox())
         .replace("{failures}", &names.failures())
         .replace("{instances}", &names.instances())
@@ -325,73 +325,8 @@ impl Outbox {
         Ok(table.id.sql_type())
     }
 
-    /// Makes the pending index of a table that somebody else made.
-    async fn index_pending(&self, session: &mut Session) -> Result<Applied, DbError> {
-        let table = Table::describe(session, &self.names, &self.mapping).await?;
-        refuse(&self.misfits(session, &table).await?)?;
-        if self.reads_by_index(session, &table).await? {
-            return Ok(Applied::Before);
-        }
-        self.refuse_another_index(session).await?;
-        self.refuse_long_build(session).await?;
-        let index = table
-            .pending_index(&self.mapping)
-            .replace(" concurrently", "");
-        let made = session.execute("migrate", statement(index)).await;
-        match made {
-            // Not immutable.
-            Err(error) if error.code().as_deref() == Some("42P17") => Err(DbError::table(format!(
-                "{}the text of one of its columns may change (that of an enum, or of a time, does): no index can be \
-                     made of it. Let `key` be of text, numbers or uuids: add a text column, or a generated one",
-                self.mapping.place("key")
-            ))),
-            made => made.map(|_| Applied::Now),
-        }
-    }
-
-    /// Of the name that ours would have.
-    async fn refuse_another_index(&self, session: &mut Session) -> Result<(), DbError> {
-        let name = format!(
-            "{}.{}",
-            self.names.quoted_schema(),
-            self.names.beside("_pending")
-        );
-        let sql = format!("select to_regclass({}) is not null", quote_literal(&name));
-        let row = session.fetch_one("migrate", statement(sql)).await?;
-        if !get::<bool>(&row, 0)? {
-            return Ok(());
-        }
-        Err(DbError::table(format!(
-            "there is {name} already, by which claims would not find their rows in order (of another mapping?): \
-             drop it, then migrate again: drop index concurrently {name}"
-        )))
-    }
-
-    /// The SQL that makes the relay's own tables beside a table that somebody else made, the pending index,
-    /// and grants, for other tools to apply.
-    pub async fn script(&self, extras: &[Extra], grantees: &[String]) -> Result<String, DbError> {
-        let mut session = self.database.connect().await?;
-        session.begin_reading(&self.timeouts).await?;
-        let table = Table::describe(&mut session, &self.names, &self.mapping).await?;
-        refuse(&self.misfits(&mut session, &table).await?)?;
-        session.commit().await?;
-        session.close().await;
-        let index =
-            "-- Pending rows by lane, in order. Not within a transaction: it lets writers in.\n";
-        let mut parts = vec![format!("{index}{};\n", table.pending_index(&self.mapping))];
-        let others = chosen(extras)
-            .into_iter()
-            .filter(|migration| migration.version > 2);
-        parts.extend(others.map(|it| fill(&self.names, it.sql, table.id.sql_type())));
-        if !grantees.is_empty() {
-            let effects = extras.contains(&Extra::Effects);
-            parts.push(needs::script(&self.names, &self.mapping, grantees, effects));
-        }
-        Ok(parts.join("\n"))
-    }
-
     /// Building an index keeps writers out: not on a large table.
-    async fn refuse_long_build(&self, session: &mut Session) -> Result<(), DbError> {
+    pub(super) async fn refuse_long_build(&self, session: &mut Session) -> Result<(), DbError> {
         let sql = format!("select pg_relation_size({}) / 8192", self.names.regclass());
         let row = session.fetch_one("migrate", statement(sql)).await?;
         if get::<i64>(&row, 0)? <= LARGE_TABLE_PAGES {

@@ -1,11 +1,13 @@
 //! The outbox table in PostgreSQL. Every SQL statement of the relay lives in this module.
 
+mod adopt;
 mod catalog;
 mod claim;
 pub mod config;
 mod dead;
 mod effects;
 mod error;
+mod expressions;
 mod fit;
 pub mod floors;
 mod follow;

@@ -6,14 +6,14 @@ use sqlx::Row;
 use super::{
     catalog::{Column, Found},
     error::DbError,
+    expressions::{
+        destination, event_id, further_headers, headers, lane, of_row, pending, set_sql, time_sql,
+    },
     names::{Names, quote_identifier},
     row_id::IdType,
     session::Session,
 };
-use crate::{
-    mapping::{Done, HeaderColumns, Mapping, Setting},
-    template::{Template, quote_literal},
-};
+use crate::{mapping::Mapping, template::Template};
 
 /// The number of lanes. It is in the pending index: part of the on-disk format.
 pub const LANES: usize = 64;
@@ -95,11 +95,6 @@ pub struct Table {
     pub(super) payload_name: String,
     /// What is set in a published row, as SQL; `None`: it is deleted.
     pub(super) set: Option<String>,
-}
-
-/// That column of a row `o`.
-pub(super) fn of_row(column: &str) -> String {
-    format!("o.{}", quote_identifier(column))
 }
 
 impl Table {
@@ -284,103 +279,6 @@ fn order(found: &Found, mapping: &Mapping) -> Order {
             .map(|column| (of_row(&column.name), column.full_type.clone()))
             .collect(),
     )
-}
-
-fn lane(mapping: &Mapping, column: impl Fn(&str) -> String) -> String {
-    let id = format!("{}::text", column(&mapping.id));
-    let of = match &mapping.key {
-        Some(key) => format!("coalesce({}, {id})", key.to_sql(column)),
-        None => id,
-    };
-    format!("(hashtextextended({of}, 0) & {})", LANES - 1)
-}
-
-fn pending(mapping: &Mapping, column: impl Fn(&str) -> String) -> String {
-    let condition = mapping.pending.as_ref();
-    condition.map_or("true".into(), |condition| {
-        format!("({})", condition.to_sql(column))
-    })
-}
-
-/// Where the value is NULL it is the id: every event has one.
-fn event_id(found: &Found, mapping: &Mapping) -> String {
-    let id = format!("{}::text", of_row(&mapping.id));
-    let Some(value) = &mapping.event_id else {
-        return id;
-    };
-    let may_be_null = |name: &str| found.column(name).is_none_or(|column| !column.is_not_null);
-    let sql = value.to_sql(of_row);
-    if mapping.is_own() || !value.columns().any(may_be_null) {
-        return sql;
-    }
-    format!("coalesce({sql}, {id})")
-}
-
-fn destination(mapping: &Mapping) -> String {
-    let values = mapping.destination.iter().map(|value| value.to_sql(of_row));
-    match &values.collect::<Vec<_>>()[..] {
-        [one] => one.clone(),
-        several => format!("coalesce({})", several.join(", ")),
-    }
-}
-
-/// Nothing in here fails, whatever is in a row.
-fn headers(mapping: &Mapping) -> String {
-    let own = match &mapping.headers {
-        Some(HeaderColumns::Json(column)) => format!("{}::text", of_row(column)),
-        Some(HeaderColumns::Arrays(names, values)) => format!(
-            "(select json_object_agg(name, value) from unnest({}, {}) h (name, value) where name is not null)::text",
-            of_row(names),
-            of_row(values)
-        ),
-        None => "null::text".into(),
-    };
-    further_headers(mapping).map_or(own.clone(), |further| {
-        format!("coalesce({own}, '{{}}') || E'\\n' || {further}")
-    })
-}
-
-/// In one line, without those that are NULL.
-fn further_headers(mapping: &Mapping) -> Option<String> {
-    let content_type = mapping
-        .content_type
-        .iter()
-        .map(|value| ("content-type", value));
-    let further = mapping.further_headers.iter();
-    let members: Vec<_> = content_type
-        .chain(further.map(|(name, value)| (name.as_str(), value)))
-        .map(|(name, value)| format!("{}, {}", quote_literal(name), value.to_sql(of_row)))
-        .collect();
-    let object = format!(
-        "json_strip_nulls(json_build_object({}))::text",
-        members.join(", ")
-    );
-    (!members.is_empty()).then_some(object)
-}
-
-fn time_sql(column: &Column) -> String {
-    let time = of_row(&column.name);
-    if is_integer(&column.sql_type) {
-        // What no timestamp can hold is no time.
-        return format!(
-            "to_timestamp(case when {time} between 0 and 253402300799999 then {time} end / 1000.0)"
-        );
-    }
-    time
-}
-
-fn set_sql(done: &Done) -> Option<String> {
-    let Done::Set(settings) = done else {
-        return None;
-    };
-    let settings = settings.iter().map(|(column, setting)| {
-        let value = match setting {
-            Setting::Now => "statement_timestamp()".into(),
-            Setting::Constant(text) => quote_literal(text),
-        };
-        format!("{} = {value}", quote_identifier(column))
-    });
-    Some(settings.collect::<Vec<_>>().join(", "))
 }
 
 /// Numbers as the text of an SQL array.

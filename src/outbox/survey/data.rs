@@ -46,9 +46,10 @@ impl Surveyor<'_> {
         samples: u32,
     ) -> Result<(), DbError> {
         let is_small = listed.pages <= SMALL;
+        let has_time = surveyed.mapping.time.is_some();
         let backlog = self.ask(async |session| {
             if is_small {
-                counted(session, table).await
+                counted(session, table, has_time).await
             } else {
                 estimated(session, table).await
             }
@@ -105,14 +106,13 @@ impl Surveyor<'_> {
     }
 }
 
-async fn counted(session: &mut Session, table: &Table) -> Result<Backlog, DbError> {
+async fn counted(session: &mut Session, table: &Table, has_time: bool) -> Result<Backlog, DbError> {
     let sql = format!(
         "select count(*), extract(epoch from clock_timestamp() - min({time}) filter (where isfinite({time})))::float8 from {outbox} o where {pending}",
-        // That of reading where no column tells.
-        time = if table.created_at.contains("clock_timestamp") {
-            "null::timestamptz"
-        } else {
+        time = if has_time {
             &table.created_at
+        } else {
+            "null::timestamptz"
         },
         outbox = table.names.outbox(),
         pending = table.pending,

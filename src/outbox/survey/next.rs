@@ -1,10 +1,7 @@
 //! What a table lacks, as statements.
 
 use super::{Found, Listed, SMALL, Surveyed, Table, order_column};
-use crate::outbox::{
-    quote_identifier,
-    table::{Order, of_row},
-};
+use crate::outbox::{expressions::of_row, quote_identifier, table::Order};
 
 impl Surveyed {
     /// Notes the statements that are missing, in the order in which they are to be run.
