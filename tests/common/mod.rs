@@ -2,10 +2,29 @@
 
 #![allow(
     dead_code,
+    unused_macros,
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     reason = "tests; and each binary uses a part of this"
 )]
+
+/// Runs tests on each broker, each under its own name.
+macro_rules! on_each_broker {
+    ($($test:ident),* $(,)?) => {
+        mod kafka {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                Box::pin(super::$test(crate::common::broker::Kind::Kafka)).await;
+            })*
+        }
+        mod rabbitmq {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                Box::pin(super::$test(crate::common::broker::Kind::Rabbitmq)).await;
+            })*
+        }
+    };
+}
 
 pub mod broker;
 pub mod browser;

@@ -8,26 +8,9 @@
     reason = "tests; metrics that count are whole numbers"
 )]
 
+#[macro_use]
 #[path = "../common/mod.rs"]
 mod common;
-
-/// Runs tests on each broker, each under its own name.
-macro_rules! on_each_broker {
-    ($($test:ident),* $(,)?) => {
-        mod kafka {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                Box::pin(super::$test(crate::common::broker::Kind::Kafka)).await;
-            })*
-        }
-        mod rabbitmq {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                Box::pin(super::$test(crate::common::broker::Kind::Rabbitmq)).await;
-            })*
-        }
-    };
-}
 
 mod failures;
 mod input;
