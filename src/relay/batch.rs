@@ -8,7 +8,12 @@ use std::{
 
 use futures_util::FutureExt;
 
-use super::{Relay, health::gauge};
+use super::{
+    Relay,
+    health::gauge,
+    in_flight::{Taken, lanes},
+    worker::{Debt, MOMENT},
+};
 use crate::{
     event::{Event, Failure, Message},
     lock::lock,
@@ -18,19 +23,21 @@ use crate::{
 };
 
 /// What one turn of the loop came to.
-pub(super) enum Turn {
+pub(super) enum Turn<'a> {
     Idle,
     Worked {
         /// How much of what a claim may take this one took, 0 to 1.
         fill: f64,
     },
+    /// What was claimed is on its way already, or published and not settled: it was given back.
+    Underway,
     /// Published, confirmed, and not settled.
-    Owing(Vec<Confirmed>, DbError),
+    Owing(Vec<Confirmed>, DbError, Debt<'a>),
 }
 
 impl Relay {
     /// One claim, from beginning to end.
-    pub(super) async fn turn(&self, link: &mut Option<Link>) -> Result<Turn, DbError> {
+    pub(super) async fn turn(&self, link: &mut Option<Link>) -> Result<Turn<'_>, DbError> {
         let link = match link {
             Some(link) => link,
             None => link.insert(self.outbox.publishing_link().await?),
@@ -43,6 +50,10 @@ impl Relay {
             self.outbox.raise_floors(&claim, &[]);
             return Ok(Turn::Idle);
         }
+        let Some(_taken) = self.take_lanes(&claim).await else {
+            link.session.commit().await?;
+            return Ok(Turn::Underway);
+        };
         self.metrics
             .claim_duration
             .observe(started.elapsed().as_secs_f64());
@@ -54,13 +65,21 @@ impl Relay {
         turn
     }
 
+    /// The lanes to publish, unless another worker has lost its locks on them. A debt comes before the
+    /// lanes it is about are free.
+    async fn take_lanes(&self, claim: &Claim) -> Option<Taken<'_>> {
+        let lanes = lanes(&claim.events, self.outbox.ordering());
+        let taken = tokio::time::timeout(MOMENT, self.in_flight.take(lanes)).await;
+        taken.ok().filter(|_| *self.debts.borrow() == 0)
+    }
+
     /// Publishes a claim's events and settles them.
     async fn relay(
         &self,
         link: &mut Link,
         mut claim: Claim,
         claiming: Instant,
-    ) -> Result<Turn, DbError> {
+    ) -> Result<Turn<'_>, DbError> {
         if let Some(format) = &self.settings.format {
             format.apply(&mut claim.events);
         }
@@ -228,7 +247,7 @@ impl Relay {
         link: &mut Link,
         claim: Claim,
         settlement: Settlement,
-    ) -> Result<Turn, DbError> {
+    ) -> Result<Turn<'_>, DbError> {
         let started = Instant::now();
         let Settlement {
             published,
@@ -247,7 +266,7 @@ impl Relay {
             return if confirmed.is_empty() {
                 Err(error)
             } else {
-                Ok(Turn::Owing(confirmed, error))
+                Ok(Turn::Owing(confirmed, error, Debt::new(self)))
             };
         }
         self.metrics

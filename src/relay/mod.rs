@@ -2,6 +2,7 @@
 //!
 //! * [`worker`]: claims, publishes and settles a [`batch`], over and over. One is always there; the
 //!   others join while there is enough for them.
+//! * [`in_flight`]: lanes that a worker publishes, and no other meanwhile, whatever becomes of its locks.
 //! * [`health`]: probes the sink while it cannot be used, and paused destinations.
 //! * [`upkeep`]: samples lag, says that the instance is alive, prunes.
 //! * [`status`]: what the status page is told.
@@ -9,6 +10,7 @@
 mod batch;
 mod careful;
 mod health;
+mod in_flight;
 mod pace;
 mod status;
 mod upkeep;
@@ -35,6 +37,7 @@ use crate::{
 };
 use careful::Careful;
 use health::Health;
+use in_flight::InFlight;
 use status::Watch;
 
 /// How long each of the last steps of a shutdown may take: none of them decides what was published.
@@ -77,6 +80,7 @@ pub struct Relay {
     watch: Watch,
     rejections: Mutex<Rejections>,
     careful: Careful,
+    in_flight: InFlight,
     /// Workers with confirmed events that they could not settle: until there are none, nobody publishes.
     debts: watch::Sender<usize>,
     wake: Notify,
@@ -121,6 +125,7 @@ impl Relay {
             watch: Watch::new(),
             rejections: Mutex::default(),
             careful: Careful::default(),
+            in_flight: InFlight::new(),
             debts: watch::Sender::new(0),
             wake: Notify::new(),
             called,

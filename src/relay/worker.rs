@@ -30,8 +30,8 @@ const RETIRE_AFTER: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_millis(500);
 /// A claim as full as this is one of many.
 const BACKLOG: f64 = 0.5;
-/// How long to wait for the sink or for debts before looking around again.
-const MOMENT: Duration = Duration::from_secs(1);
+/// How long to wait for the sink, for debts or for another worker before looking around again.
+pub(super) const MOMENT: Duration = Duration::from_secs(1);
 
 impl Relay {
     /// Runs a worker, and another in its place if it panics.
@@ -90,11 +90,14 @@ impl Relay {
                     backoff = Backoff::default();
                     poll.wait(&self.wake, &self.called[number], &stop).await;
                 }
-                Ok(Turn::Owing(confirmed, error)) => {
+                Ok(Turn::Underway) => {
+                    backoff.wait(&stop).await;
+                }
+                Ok(Turn::Owing(confirmed, error, debt)) => {
                     link = None;
                     self.failed(&error);
                     if !defect!(ForgetDebt) {
-                        self.pay(&confirmed, &stop).await;
+                        self.pay(&confirmed, debt, &stop).await;
                     }
                 }
                 Err(error) => {
@@ -110,7 +113,7 @@ impl Relay {
     }
 
     /// A turn; if it lasts, on a slow broker, others are called to see to the lanes it does not hold.
-    async fn turn_in_company(&self, link: &mut Option<Link>) -> Result<Turn, DbError> {
+    async fn turn_in_company(&self, link: &mut Option<Link>) -> Result<Turn<'_>, DbError> {
         let mut turn = Box::pin(self.turn(link));
         if let Ok(ended) = tokio::time::timeout(LONG, turn.as_mut()).await {
             return ended;
@@ -147,8 +150,7 @@ impl Relay {
     }
 
     /// Settles what was confirmed, however long it takes.
-    async fn pay(&self, confirmed: &[Confirmed], stop: &CancellationToken) {
-        let debt = Debt::new(self);
+    async fn pay(&self, confirmed: &[Confirmed], debt: Debt<'_>, stop: &CancellationToken) {
         tracing::warn!(
             events = confirmed.len(),
             "published events could not be marked: publishing nothing until they are"
@@ -209,10 +211,10 @@ impl Drop for Joined<'_> {
 }
 
 /// Counts those who owe a settlement; after a panic too, when what it owed is sent again.
-struct Debt<'a>(&'a Relay);
+pub(super) struct Debt<'a>(&'a Relay);
 
 impl<'a> Debt<'a> {
-    fn new(relay: &'a Relay) -> Self {
+    pub(super) fn new(relay: &'a Relay) -> Self {
         relay.debts.send_modify(|debts| *debts += 1);
         Self(relay)
     }

@@ -13,7 +13,7 @@ use crate::{
     scene::Scene,
 };
 
-const TERMINATE: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
+pub const TERMINATE: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
      where datname = current_database() and application_name like 'outboxd/%'";
 
 async fn scene() -> Scene {

@@ -9,6 +9,7 @@ use crate::{
         proxy::{Fault, Proxy},
         relay::{Relay, outboxd, until},
     },
+    database::TERMINATE,
     scene::Scene,
 };
 
@@ -120,4 +121,41 @@ async fn notifications_come_again_after_the_connection_for_them_was_half_open() 
     })
     .await;
     assert!(relay.stop().await.success());
+}
+
+/// Their rows are free then, for the other workers too, while their confirms are still on the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_under_way_are_not_sent_again_when_their_locks_are_lost() {
+    let (mut broker, database) = (Broker::shared(Kind::Rabbitmq), Database::new().await);
+    let proxy = broker.behind_proxy().await;
+    let topic = broker.destination().await;
+    let flags = [
+        &["--database-url", &database.url][..],
+        &["--publish-timeout", "60s", "--shutdown-timeout", "90s"],
+        &broker.flags(),
+    ]
+    .concat();
+    let relay = Relay::run(&flags).ready().await;
+    proxy.set(Fault::Stall);
+    database.insert(&topic, 10, 2).await;
+    let written = database.pending().await;
+    until("all are under way", || async {
+        relay.metric("outboxd_in_flight_events").await == written as f64
+    })
+    .await;
+    database.execute(TERMINATE).await;
+    let locks = "select count(*) from pg_locks l join pg_database d on d.oid = l.database \
+         where l.locktype = 'advisory' and l.objsubid = 2 and l.objid < 64 and datname = current_database()";
+    until("another worker has claimed them", || async {
+        database.number(locks).await > 0
+    })
+    .await;
+    proxy.heal();
+    until("they are marked", || async {
+        database.pending().await == 0
+    })
+    .await;
+    assert!(relay.stop().await.success());
+    let deliveries = broker.read(&topic).await;
+    assert_eq!(i64::try_from(deliveries.len()), Ok(written));
 }
