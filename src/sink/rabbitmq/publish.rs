@@ -1,6 +1,6 @@
 //! Publishing a batch: wave after wave, until the plan has nothing left to send.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use lapin::{Channel, Error, types::ShortString};
 use tokio::time::Instant;
@@ -22,6 +22,10 @@ const WINDOW: usize = 2000;
 
 /// Messages that may wait in lapin to be written.
 const AHEAD: usize = 64;
+
+/// How long a channel may take to open after another was closed. Under load lapin loses the answer now and
+/// then (nothing more is heard on the connection), and it would be waited for until the deadline.
+const REOPENING: Duration = Duration::from_secs(5);
 
 /// How often a batch goes on after a mishap, on another connection.
 const MISHAPS: usize = 3;
@@ -98,7 +102,13 @@ impl Batch<'_> {
 
     /// A channel; on another connection if this one has just gone down, as it does in a mishap.
     async fn open(&mut self) -> Result<Channel, Unavailable> {
-        if let Ok(channel) = self.link.channel(self.deadline).await {
+        let reopening = self.deadline.min(Instant::now() + REOPENING);
+        let deadline = if self.closed {
+            reopening
+        } else {
+            self.deadline
+        };
+        if let Ok(channel) = self.link.channel(deadline).await {
             return Ok(channel);
         }
         self.link = self.broker.link(self.deadline).await?;
