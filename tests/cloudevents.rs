@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::{
     broker::{Broker, Kind},
@@ -215,12 +215,11 @@ async fn what_cannot_be_a_cloudevent_or_grows_too_large_dies_alone() {
         .execute("update outbox set event_type = '' where aggregate_id = 'k2'")
         .await;
     drain(&broker, &database, "cloudevents-structured");
-    let keys: Vec<_> = read(&broker, &topic)
-        .await
-        .into_iter()
-        .map(|delivery| delivery.key)
+    // What was on its way beside the refused one may have been sent again.
+    let keys: BTreeSet<_> = (read(&broker, &topic).await.into_iter())
+        .filter_map(|delivery| delivery.key)
         .collect();
-    assert_eq!(keys, ["k1", "k4"].map(|key| Some(key.to_owned())));
+    assert_eq!(keys, ["k1", "k4"].map(str::to_owned).into());
     let reasons = database.text("select string_agg(key || ' ' || state || ' ' || attempts || ' ' || reason, '; ' order by key) from outbox_failures").await;
     let expected =
         "k2 dead 1 invalid: it has no type, which CloudEvents must have; k3 dead 1 too_large: ";
@@ -236,7 +235,10 @@ async fn what_cannot_be_a_cloudevent_or_grows_too_large_dies_alone() {
     .concat();
     let (code, _, errors) = outboxd(&flags);
     assert_eq!(code, 0, "{errors}");
-    assert_eq!(read(&broker, &topic).await.len(), 4);
+    let keys: BTreeSet<_> = (read(&broker, &topic).await.into_iter())
+        .filter_map(|delivery| delivery.key)
+        .collect();
+    assert_eq!(keys, ["k1", "k2", "k3", "k4"].map(str::to_owned).into());
 }
 
 fn lines(arguments: &[&str]) -> Vec<Value> {

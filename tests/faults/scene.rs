@@ -90,11 +90,10 @@ impl Scene {
 
     /// Waits until the destination is paused.
     pub async fn pauses(&self) {
-        until("the destination is paused", || async {
-            self.relay.metric("outboxd_paused_destinations").await == 1.0
+        until("the destination is paused and the relay ready", || async {
+            self.relay.metric("outboxd_paused_destinations").await == 1.0 && self.is_ready().await
         })
         .await;
-        assert_eq!(self.relay.get("/readyz").await.unwrap().0, 200);
     }
 
     /// Waits until the relay is in the midst of a backlog.
@@ -129,12 +128,17 @@ impl Scene {
     /// Waits until the relay says that it cannot use something: `database_up`, `sink_up`.
     pub async fn misses(&self, what: &str) {
         let metric = format!("outboxd_{what}");
-        until(&format!("{what} is 0"), || async {
-            self.relay.metric(&metric).await == 0.0
+        until(&format!("{what} is 0 and the relay not ready"), || async {
+            self.relay.metric(&metric).await == 0.0 && !self.is_ready().await
         })
         .await;
         assert_eq!(self.relay.get("/livez").await.unwrap().0, 200);
-        assert_eq!(self.relay.get("/readyz").await.unwrap().0, 503);
+    }
+
+    async fn is_ready(&self) -> bool {
+        let (status, body) = self.relay.get("/readyz").await.unwrap();
+        assert!([200, 503].contains(&status), "{status}: {body}");
+        status == 200
     }
 
     /// A private broker is killed under load, and comes back.
@@ -174,12 +178,13 @@ impl Scene {
     /// Stops the relay and looks at what arrived. Gives the number of duplicates: for each fault no
     /// more than what was in flight.
     pub async fn ends(self) -> usize {
+        let log = self.relay.log();
         let (deliveries, written, faults) = self.deliveries().await;
         let duplicates = assert_complete_and_in_order(&deliveries, written);
         let most = faults * WORKERS * BATCH;
         assert!(
             duplicates <= most,
-            "{duplicates} duplicates of at most {most}"
+            "{duplicates} duplicates of at most {most}; log:\n{log}"
         );
         eprintln!("{written} events, {faults} faults, {duplicates} duplicates");
         duplicates
