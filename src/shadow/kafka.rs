@@ -1,6 +1,6 @@
 //! Reading what another relay sends to Kafka: every partition, no group, nothing committed.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
@@ -41,15 +41,13 @@ pub(super) fn follow(
     topics: &[String],
     start: Start,
 ) -> Result<Stream, String> {
-    let reader = Arc::new(Reader {
-        consumer: config
-            .consumer()
-            .create()
-            .map_err(|error| error.to_string())?,
+    let consumer = config.consumer().create();
+    let reader = Reader {
+        consumer: consumer.map_err(|error| error.to_string())?,
         partitioner: config.partitioner(),
         partitions: HashMap::new(),
-    });
-    Reader::begin(reader, topics, start)
+    };
+    reader.begin(topics, start)
 }
 
 struct Reader {
@@ -60,28 +58,24 @@ struct Reader {
 }
 
 impl Reader {
-    fn begin(mut reader: Arc<Self>, topics: &[String], start: Start) -> Result<Stream, String> {
+    fn begin(mut self, topics: &[String], start: Start) -> Result<Stream, String> {
         let mut assignment = TopicPartitionList::new();
-        let mut partitions = HashMap::new();
         for topic in topics {
-            let count = reader.count_partitions(topic)?;
+            let count = self.count_partitions(topic)?;
             for partition in 0..count {
-                let offset = reader.offset(topic, partition, start)?;
+                let offset = self.offset(topic, partition, start)?;
                 let added = assignment.add_partition_offset(topic, partition, offset);
                 added.map_err(|error| format!("{topic}: {error}"))?;
             }
-            partitions.insert(topic.clone(), count);
+            self.partitions.insert(topic.clone(), count);
         }
-        let assigned = reader.consumer.assign(&assignment);
+        let assigned = self.consumer.assign(&assignment);
         assigned.map_err(|error| format!("reading {}: {error}", topics.join(", ")))?;
-        if let Some(reader) = Arc::get_mut(&mut reader) {
-            reader.partitions = partitions;
-        }
         let (sender, messages) = mpsc::channel(super::CHANNEL);
         let (failing, failure) = mpsc::channel(1);
         // It ends soon after the receiver is gone.
         std::thread::spawn(move || {
-            if let Err(error) = reader.read(&sender) {
+            if let Err(error) = self.read(&sender) {
                 let _ = failing.try_send(error);
             }
         });

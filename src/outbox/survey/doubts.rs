@@ -158,15 +158,7 @@ impl Surveyed {
         let Some(by) = order_column(&table.found, &self.mapping) else {
             return;
         };
-        let (name, outbox) = (&by.name, self.names.outbox());
-        let column = quote_identifier(name);
-        if !by.is_not_null {
-            self.doubt(
-                "order",
-                format!("{name} may be NULL: such events come last"),
-                format!("alter table {outbox} alter column {column} set not null;"),
-            );
-        }
+        let name = &by.name;
         if table.is_ranked() {
             self.doubt(
                 "order",
