@@ -21,9 +21,7 @@ impl Outbox {
         }
         self.refuse_another_index(session).await?;
         self.refuse_long_build(session).await?;
-        let index = table
-            .pending_index(&self.mapping)
-            .replace(" concurrently", "");
+        let index = format!("create index {}", table.pending_index_parts(&self.mapping));
         let made = session.execute("migrate", statement(index)).await;
         match made {
             // Not immutable.

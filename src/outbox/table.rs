@@ -162,12 +162,13 @@ impl Table {
 
     /// What rows are ordered by.
     pub(super) fn order_by(&self) -> String {
+        self.order_columns().join(", ")
+    }
+
+    fn order_columns(&self) -> Vec<&str> {
         match &self.order {
-            Order::Numbered(column) => column.clone(),
-            Order::Ranked(columns) => {
-                let columns = columns.iter().map(|(column, _)| column.as_str());
-                columns.collect::<Vec<_>>().join(", ")
-            }
+            Order::Numbered(column) => vec![column],
+            Order::Ranked(columns) => columns.iter().map(|(column, _)| column.as_str()).collect(),
         }
     }
 
@@ -236,11 +237,22 @@ impl Table {
         format!("{}, {lane}", self.found.oid.cast_signed())
     }
 
-    /// The statement that makes the index by which claims find their rows.
+    /// The statement that makes the index by which claims find their rows, and lets writers go on.
     pub(super) fn pending_index(&self, mapping: &Mapping) -> String {
-        let order = self.order_by().replace("o.\"", "\"");
         format!(
-            "create index concurrently {} on {} ({}, {order}) where {}",
+            "create index concurrently {}",
+            self.pending_index_parts(mapping)
+        )
+    }
+
+    /// What that index is called, on what and of what it is.
+    pub(super) fn pending_index_parts(&self, mapping: &Mapping) -> String {
+        // There is no row `o` in an index.
+        let columns = self.order_columns().into_iter();
+        let columns = columns.map(|column| column.strip_prefix("o.").unwrap_or(column));
+        let order = columns.collect::<Vec<_>>().join(", ");
+        format!(
+            "{} on {} ({}, {order}) where {}",
             self.names.beside("_pending"),
             self.names.outbox(),
             lane(mapping, quote_identifier),

@@ -329,3 +329,31 @@ async fn check_says_where_order_cannot_be_promised() {
     database.execute(&format!("create index {remedy}")).await;
     run(&[&["check"], &flags[..]].concat()).exits(0);
 }
+
+/// Neither what is said in a mapping nor a column's name is taken for a part of the statement.
+#[tokio::test]
+async fn the_index_is_of_the_mappings_own_words_and_names() {
+    let database = Database::empty().await;
+    let table = r#"create table events (id uuid primary key, "to.""n" timestamptz not null, k text, status text, payload text)"#;
+    database.execute(table).await;
+    let mapping = File::new(
+        r#"
+        table = "events"
+        id = "id"
+        order = "to.\"n"
+        key = "k"
+        destination = { constant = "orders" }
+        payload = "payload"
+        pending = "status = 'run concurrently'"
+        done = "delete"
+        "#,
+    );
+    let flags = ["--database-url", &database.url, "--mapping", mapping.path()];
+    run(&[&["migrate"], &flags[..]].concat()).exits(0);
+    let index = "select pg_get_indexdef(to_regclass('events_pending'))";
+    let index = database.text(index).await;
+    assert!(
+        index.contains("'run concurrently'") && index.contains(r#""to.""n""#),
+        "{index}"
+    );
+}
