@@ -53,7 +53,6 @@ pub(super) fn destination(mapping: &Mapping) -> String {
     }
 }
 
-/// Nothing in here fails, whatever is in a row.
 pub(super) fn headers(mapping: &Mapping) -> String {
     let own = match &mapping.headers {
         Some(HeaderColumns::Json(column)) => format!("{}::text", of_row(column)),

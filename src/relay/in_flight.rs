@@ -31,8 +31,8 @@ impl InFlight {
 
     /// Takes lanes as soon as nobody has any of them.
     pub(super) async fn take(&self, lanes: u64) -> Taken<'_> {
-        let mut changes = self.0.subscribe();
         while !self.try_take(lanes) {
+            let mut changes = self.0.subscribe();
             // Never an error: the sender lives as long as `self`.
             let _ = changes.wait_for(|taken| taken & lanes == 0).await;
         }
@@ -42,7 +42,9 @@ impl InFlight {
     fn try_take(&self, lanes: u64) -> bool {
         self.0.send_if_modified(|taken| {
             let are_free = *taken & lanes == 0;
-            *taken |= if are_free { lanes } else { 0 };
+            if are_free {
+                *taken |= lanes;
+            }
             are_free
         })
     }

@@ -102,12 +102,10 @@ impl Batch<'_> {
 
     /// A channel; on another connection if this one has just gone down, as it does in a mishap.
     async fn open(&mut self) -> Result<Channel, Unavailable> {
-        let reopening = self.deadline.min(Instant::now() + REOPENING);
-        let deadline = if self.closed {
-            reopening
-        } else {
-            self.deadline
-        };
+        let mut deadline = self.deadline;
+        if self.closed {
+            deadline = deadline.min(Instant::now() + REOPENING);
+        }
         if let Ok(channel) = self.link.channel(deadline).await {
             return Ok(channel);
         }
